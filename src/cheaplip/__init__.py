@@ -1,0 +1,50 @@
+"""Cheap Lipschitz training of neural networks (CLIP, arXiv 2103.12531), for PyTorch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from cheaplip.control import Discrepancy
+from cheaplip.penalties import LayerProductPenalty, LipschitzPenalty, WeightPenalty
+
+if TYPE_CHECKING:
+    from cheaplip import attacks, lipschitz
+    from cheaplip.evaluation import evaluate
+    from cheaplip.runs import load
+    from cheaplip.training import History, fit
+
+__version__ = version("cheaplip")
+__all__ = [
+    "Discrepancy",
+    "History",
+    "LayerProductPenalty",
+    "LipschitzPenalty",
+    "WeightPenalty",
+    "attacks",
+    "evaluate",
+    "fit",
+    "lipschitz",
+    "load",
+]
+
+# The upper floors need more than torch, so they are loaded on first use (PEP 562).
+_LATER = {
+    "History": "cheaplip.training",
+    "evaluate": "cheaplip.evaluation",
+    "fit": "cheaplip.training",
+    "load": "cheaplip.runs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("attacks", "lipschitz"):
+        return import_module(f"cheaplip.{name}")
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'cheaplip' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

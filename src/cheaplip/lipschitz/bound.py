@@ -1,0 +1,34 @@
+"""A bound says what it is: value, method, whether it is proven, where it holds, and what attains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One bound on a Lipschitz constant.
+
+    Args:
+        value: the bound, in output norm per input norm.
+        method: how it was found.
+        proven: whether it is a proof (a witness proves a lower bound, up to rounding) or an estimate.
+        domain: ``"all"`` for all space or ``"box"`` for the inputs' box.
+        witness: for a lower bound, the pair ``(u, v)`` whose difference quotient attains it, ``(*input)`` each.
+
+    Example:
+        >>> float(Bound(2.0, method="pairs", proven=True, domain="all"))
+        2.0
+    """
+
+    value: float
+    method: str
+    proven: bool
+    domain: str
+    witness: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
+
+    def __float__(self) -> float:
+        """Return the value."""
+        return self.value

@@ -1,0 +1,19 @@
+"""What all penalties check alike."""
+
+from __future__ import annotations
+
+import math
+
+
+def check_weight(weight: float) -> float:
+    """Return a penalty's weight as a float, or raise: it must be a finite number of at least 0."""
+    if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        raise ValueError(f"weight (λ) must be a finite number of at least 0; got {weight!r}")
+    return float(weight)
+
+
+def check_power(power: int) -> int:
+    """Return the power, or raise: it must be 1 or 2."""
+    if power not in (1, 2):
+        raise ValueError(f"power must be 1 or 2; got {power!r}")
+    return power

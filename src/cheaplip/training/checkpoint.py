@@ -1,0 +1,93 @@
+"""All that a resumed run needs, in one file written whole."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cheaplip.files import whole
+from cheaplip.training.history import History
+
+FILE = "checkpoint.pt"
+
+
+@dataclass
+class Best:
+    """The weights kept so far, and why."""
+
+    state: dict[str, Any] | None = None
+    score: float = float("-inf")
+    epoch: int = 0
+    eligible: bool = False
+
+    def offer(self, model: nn.Module, score: float, epoch: int, eligible: bool) -> None:
+        """Keep the model's weights if they are better: an eligible epoch beats all that are not."""
+        if (eligible, score) > (self.eligible, self.score) or self.state is None:
+            state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            self.state, self.score, self.epoch, self.eligible = state, score, epoch, eligible
+
+
+def save(folder: Path, parts: dict[str, Any], history: History, best: Best) -> None:
+    """Write a checkpoint.
+
+    Args:
+        folder: where to.
+        parts: objects with a ``state_dict``, by name; None is left out.
+        history: the rows so far.
+        best: the weights kept so far.
+    """
+    state = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    state |= {"rows": history.rows, "best": vars(best), "random": random_state()}
+    with whole(folder / FILE) as temporary:
+        torch.save(state, temporary)
+
+
+def restore(folder: Path, parts: dict[str, Any], history: History, best: Best) -> None:
+    """Take over a checkpoint, running no code from it.
+
+    Raises:
+        ValueError: if the file is damaged, or does not fit the parts.
+    """
+    path = folder / FILE
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        present = {name for name, part in parts.items() if part is not None}
+        if set(state) != present | {"rows", "best", "random"}:
+            raise ValueError("it was written by a run with other parts")
+        for name in sorted(present):
+            _load(parts[name], state[name])
+        history.rows[:] = state["rows"]
+        vars(best).update(state["best"])
+        set_random_state(state["random"])
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"cannot resume from {path}: expected a checkpoint of this run, but {reason}; "
+            "resume with the settings that it was begun with, or start anew in another folder"
+        ) from error
+
+
+def _load(part: Any, state: dict[str, Any]) -> None:
+    load: Callable[..., Any] = part.load_state_dict
+    load(state)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of torch's global generators."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the state of torch's global generators."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,112 @@
+"""One training step, and what it adds up over an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.control import Discrepancy
+from cheaplip.modes import frozen, modules_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Step:
+    """One training step, and what it adds up over an epoch without making a GPU wait."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        penalties: list[Any],
+        controls: list[Discrepancy],
+        adversary: Callable[[nn.Module, Tensor, Tensor], Tensor] | None,
+        fabric: Fabric | None,
+    ) -> None:
+        self.fabric = default_fabric(model) if fabric is None else fabric
+        self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        self.plain, self.loss, self.penalties, self.controls = model, loss, penalties, controls
+        self.adversary = adversary
+        self.control_now = True
+        self.scheduler: Any = None
+        self.joint = next((p for p in penalties if hasattr(p, "joint")), None)
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        self.total: Tensor | float = 0.0
+        self.correct: Tensor | float = 0.0
+        self.seen = 0
+        self.classifies = True
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        x, y = self.fabric.to_device((x, y))
+        if self.adversary is not None:
+            with frozen(modules_of(self.plain)):
+                x = self.adversary(self.plain, x, y)
+        if self.joint is None:
+            output, terms = self.model(x), []
+        else:
+            output, term = self.joint.joint(self.model, x)
+            terms = [term]
+        terms += [p(self.model) for p in self.penalties if p is not self.joint]
+        data_loss = self.loss(output, y)
+        objective = data_loss
+        for term in terms:
+            objective = objective + term
+        self.optimizer.zero_grad()
+        self.fabric.backward(objective)
+        self.optimizer.step()
+        self._count(output.detach(), y, data_loss.detach())
+
+    def _count(self, output: Tensor, y: Tensor, data_loss: Tensor) -> None:
+        self.seen += len(y)
+        self.total = self.total + data_loss * len(y)
+        accuracy = None
+        self.classifies = not y.is_floating_point() and output.dim() == 2
+        if self.classifies:
+            right = (output.argmax(1) == y).sum()
+            self.correct = self.correct + right
+            accuracy = right / len(y)
+        if self.control_now:
+            self.feed_controls(accuracy, data_loss)
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def feed_controls(self, accuracy: Tensor | float | None, loss: Tensor | float) -> None:
+        for control in self.controls:
+            if control.measure == "accuracy" and accuracy is None:
+                raise ValueError(
+                    'a control of accuracy needs class labels (integers) and outputs (batch, classes); for '
+                    'regression use Discrepancy(..., measure="loss")'
+                )
+            control.step(loss if control.measure == "loss" or accuracy is None else accuracy)
+
+    def figures(self) -> dict[str, float]:
+        loss = float(self.total) / max(1, self.seen)
+        return {"loss": loss} | ({"accuracy": float(self.correct) / max(1, self.seen)} if self.classifies else {})
+
+
+def penalty_figures(penalties: list[Any]) -> dict[str, float]:
+    figures = {}
+    for number, penalty in enumerate(penalties, start=1):
+        suffix = "" if number == 1 else f"_{number}"
+        if hasattr(penalty, "value"):
+            figures[f"value{suffix}"] = float(penalty.value)
+        if hasattr(penalty, "weight"):
+            figures[f"weight{suffix}"] = float(penalty.weight)
+    return figures
+
+
+def default_fabric(model: nn.Module) -> Fabric:
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise ImportError('fit needs Lightning Fabric: pip install "cheaplip[cli]"') from error
+    device = next(iter(model.parameters())).device
+    devices = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(accelerator=device.type, devices=devices)
