@@ -31,9 +31,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise ValueError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that is writable"
-        ) from error
+        raise ValueError(f"cannot write {path}: {error.strerror or error}; choose a folder that is writable") from error
     os.close(handle)
     temporary = Path(name)
     try:

@@ -95,13 +95,16 @@ def _closed_over(function: Callable[..., Any]) -> Iterator[Any]:
     yield from (names[name] for name in code.co_names if name in names)
 
 
-@functools.lru_cache(maxsize=4096)
+_READS_TRAINING: dict[type[nn.Module], bool] = {}
+
+
 def _reads_training(kind: type[nn.Module]) -> bool:
     """Tell whether a user's own layer looks at its ``training`` flag."""
-    if kind.__module__.startswith("torch.nn."):
-        return False
-    methods = [value for base in kind.__mro__ for value in vars(base).values() if base.__module__[:5] != "torch"]
-    return any("training" in getattr(getattr(m, "__code__", None), "co_names", ()) for m in methods)
+    if kind not in _READS_TRAINING:
+        own = [base for base in kind.__mro__ if not base.__module__.startswith("torch.")]
+        names = [getattr(getattr(m, "__code__", None), "co_names", ()) for base in own for m in vars(base).values()]
+        _READS_TRAINING[kind] = any("training" in of_method for of_method in names)
+    return _READS_TRAINING[kind]
 
 
 def _differs(layer: nn.Module) -> bool:

@@ -74,7 +74,8 @@ def vector_norm(x: Tensor, p: Norm = 2) -> Tensor:
     """
     p = check_norm(p)
     if not callable(p):
-        return torch.linalg.vector_norm(x.flatten(1), ord=p, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(x.flatten(1), ord=p, dim=1)
+        return norms
     value = p(x)
     if value.shape != x.shape[:1]:
         raise ValueError(
@@ -202,7 +203,6 @@ def _bound_tensor(value: Bound, like: Tensor) -> Tensor:
     channels = like.shape[1] if like.dim() > 1 else 1
     if bound.dim() != 1 or bound.shape[0] != channels:
         raise ValueError(
-            f"a box bound must be a number or one number per channel ({channels}); "
-            f"got shape {tuple(bound.shape)}"
+            f"a box bound must be a number or one number per channel ({channels}); got shape {tuple(bound.shape)}"
         )
     return bound.view(-1, *[1] * (like.dim() - 2))

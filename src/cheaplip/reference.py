@@ -1,6 +1,6 @@
 """Algorithms 1 and 2 of the paper, literally and slowly: the oracle that the fast code is tested against.
 
-Everything is a plain function of plain tensors, one pair at a time. Nothing here is meant to be used for training.
+Everything is a plain function of plain tensors, one pair at a time. Nothing here is meant for training.
 
 Reference: Bungert, Raab, Roith, Schwinn, Tenbrinck 2021, arXiv 2103.12531.
 """
@@ -38,8 +38,8 @@ def difference_quotient(f: Callable[[Tensor], Tensor], x: Tensor, x_prime: Tenso
 def adversarial_update(f: Callable[[Tensor], Tensor], pair: Pair, grow: float, shrink: float) -> Pair:
     """Algorithm 1 for one pair: both points move by τ L ∇L, from the old values.
 
-    The adaptive step: τ grows if the last move raised the pair's quotient (a pair that has not moved yet counts
-    as raised), else it shrinks; then the pair moves.
+    The adaptive step: τ grows if the last move raised the pair's quotient (a pair that has not moved yet
+    counts as raised), else it shrinks; then the pair moves.
     """
     x = pair.x.clone().requires_grad_()
     x_prime = pair.x_prime.clone().requires_grad_()
@@ -82,7 +82,8 @@ def clip_step(
         weight: λ.
         target: α, the training accuracy to hold.
         weight_step: dλ.
-        grow, shrink: factors of the adaptive step.
+        grow: the factor by which an adaptive step grows.
+        shrink: the factor by which it shrinks.
         maximum: ``"after"``, over the moved pairs (the paper), or ``"before"``, over the pairs as they stood
             (one forward less; what the fast code does).
 
@@ -95,7 +96,7 @@ def clip_step(
     output = model(x)
     objective = loss(output, y) + weight * lipschitz
     optimizer.zero_grad()
-    objective.backward()
+    torch.autograd.backward(objective)
     optimizer.step()
     accuracy = float((output.argmax(1) == y).double().mean())
     weight = weight + weight_step if accuracy > target else max(0.0, weight - weight_step)

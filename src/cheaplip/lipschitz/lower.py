@@ -32,7 +32,8 @@ def lower(
     Args:
         model: a module or any callable of its input; it is evaluated as in eval mode.
         x: data to start from, ``(n, *input)``, floating, finite.
-        p_in, p_out: norms of inputs and outputs: 1, 2, inf or a callable ``(n, *shape) -> (n,)``.
+        p_in: the norm of inputs: 1, 2, inf or a callable ``(n, *shape) -> (n,)``.
+        p_out: the norm of outputs, likewise.
         box: ``(low, high)`` to stay in, numbers or one per channel; None searches all space.
         pairs: how many pairs climb at a time.
         steps: how many moves they make; the cost is one forward and one input backward of ``2 * pairs`` points each.

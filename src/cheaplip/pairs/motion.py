@@ -5,22 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cheaplip.modes import Model
 from cheaplip.norms import Box, Norm, box_tensors, check_norm, per_sample, vector_norm
+from cheaplip.pairs.search import SEARCHES, Search, adapt, move
 from cheaplip.pairs.starts import Start, check_points, scale_of
 from cheaplip.pairs.steepness import apply, quotient, quotient_and_gradient
-
-Search: TypeAlias = "str | Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
-
-# A step that raised its pair's quotient grows, one that did not shrinks.
-GROW, SHRINK = 1.25, 0.5
-# Steps stay within these multiples of the first one, so that neither freezes a pair nor throws it far away.
-SMALLEST, LARGEST = 1e-2, 1e2
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,8 @@ class Pairs(nn.Module):
     Args:
         u, v: the first and the second points of the pairs, ``(P, *shape)`` each, floating, finite.
         start: where renewed pairs start again; None for their own start, with a little noise.
-        p_in, p_out: norms of inputs and outputs: 1, 2, inf or a callable ``(n, *shape) -> (n,)``.
+        p_in: the norm of inputs: 1, 2, inf or a callable ``(n, *shape) -> (n,)``.
+        p_out: the norm of outputs, likewise.
         search: ``"paper"``, a step τ·L·∇L; ``"ascent"``, a step of length τ along ∇L; or a callable
             ``(u, v, gradient_u, gradient_v, quotient, step) -> (u, v)``.
         renew: the lifetime of a pair in moves; None renews only pairs that went wrong.
@@ -79,6 +74,8 @@ class Pairs(nn.Module):
     points: Tensor
     step: Tensor
     previous: Tensor
+    _low: Tensor | None
+    _high: Tensor | None
 
     def __init__(
         self,
@@ -96,8 +93,8 @@ class Pairs(nn.Module):
     ) -> None:
         super().__init__()
         self.p_in, self.p_out = check_norm(p_in, "p_in"), check_norm(p_out, "p_out")
-        if not callable(search) and search not in ("ascent", "paper"):
-            raise ValueError(f'search must be "ascent", "paper" or a callable; got {search!r}')
+        if not callable(search) and search not in SEARCHES:
+            raise ValueError(f"search must be {' or '.join(SEARCHES)}, or a callable; got {search!r}")
         if renew is not None and (not isinstance(renew, int) or renew < 1):
             raise ValueError(f"renew must be a lifetime of at least 1 move, or None; got {renew!r}")
         check_points(u, "u")
@@ -129,7 +126,8 @@ class Pairs(nn.Module):
         low, high = (None, None) if box is None else box_tensors(box, like)
         self._numbers: tuple[float, float] | None = None
         if low is not None and high is not None and low.dim() == high.dim() == 0:
-            self._numbers, low, high = (float(low), float(high)), None, None  # numbers clamp faster than tensors do
+            # Numbers clamp faster than tensors do.
+            self._numbers, low, high = (float(low), float(high)), None, None
         self.register_buffer("_low", low, persistent=False)
         self.register_buffer("_high", high, persistent=False)
 
@@ -175,14 +173,14 @@ class Pairs(nn.Module):
             ValueError: if the outputs at all pairs are NaN or infinite.
         """
         difference, distance = self._differences()
-        value, gradient = quotient_and_gradient(
-            function, self.points, difference, distance, self.p_in, self.p_out
-        )
+        value, gradient = quotient_and_gradient(function, self.points, difference, distance, self.p_in, self.p_out)
         measured = self._measurement(value, distance)
         if before is not None:
             before(measured)
         with torch.no_grad():
-            self._climb(value, gradient)
+            adapt(self.step, value, self.previous, self.first_step)
+            self.previous.copy_(value)
+            move(self.search, self.points, gradient, value, self.step)
             self._renew([i for i, q in enumerate(measured.values) if not 0 < q < math.inf])
             self._keep_apart()
         return measured
@@ -195,22 +193,6 @@ class Pairs(nn.Module):
                 "lower the learning rate or λ, or check weights and inputs"
             )
         return Measurement(value, distance, values)
-
-    def _climb(self, value: Tensor, gradient: Tensor) -> None:
-        self.step.mul_(torch.where(value > self.previous, GROW, SHRINK))
-        self.step.clamp_(SMALLEST * self.first_step, LARGEST * self.first_step)
-        self.previous.copy_(value)
-        if callable(self.search):
-            half = len(self)
-            moved = self.search(self.u, self.v, gradient[:half], gradient[half:], value, self.step)
-            self.points.copy_(torch.cat(moved))
-            return
-        if self.search == "paper":
-            length = (self.step * value).expand(2, -1)
-        else:
-            size = vector_norm(gradient).clamp_min_(torch.finfo(gradient.dtype).tiny)
-            length = self.step / size.view(2, -1)
-        self.points.addcmul_(gradient, per_sample(length.reshape(-1), gradient))
 
     def _renew(self, wrong: list[int]) -> None:
         """Start pairs anew: those that went wrong and, an eighth at a time, those that have lived long enough."""
@@ -236,7 +218,8 @@ class Pairs(nn.Module):
         if self.points.device.type == "cpu" and max(distance.tolist()) < math.inf:
             return
         close = vector_norm(difference, self.p_in).clamp_min_(torch.finfo(distance.dtype).tiny)
-        push = difference * per_sample((self.min_distance / close).clamp_min_(1.0).sub_(1.0).mul_(0.5), difference)
+        excess = (self.min_distance / close).clamp_min_(1.0).sub_(1.0).mul_(0.5)
+        push = difference * per_sample(excess, difference)
         self.u.add_(push)
         self.v.sub_(push)
         self._clamp()

@@ -82,7 +82,8 @@ def quotient_and_gradient(
         points: the points, first all u then all v, ``(2P, *shape)``.
         difference: ``u - v``, ``(P, *shape)``.
         distance: ``‖u - v‖``, ``(P,)``.
-        p_in, p_out: the norms of inputs and outputs.
+        p_in: the norm of inputs.
+        p_out: the norm of outputs.
 
     Example:
         >>> u, v = torch.tensor([[2.0]]), torch.tensor([[0.0]])

@@ -3,6 +3,8 @@
 A penalty is anything with ``penalty(model) -> scalar tensor`` and a ``weight`` that a control may change.
 """
 
+from __future__ import annotations
+
 from cheaplip.penalties.layers import LayerProductPenalty
 from cheaplip.penalties.lipschitz import LipschitzPenalty
 from cheaplip.penalties.weight import WeightPenalty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -97,10 +98,11 @@ class LayerProductPenalty(nn.Module):
                 leaf = vector.clone().requires_grad_()
                 image = _without_bias(layer)(leaf)
                 (back,) = torch.autograd.grad(image, leaf, image.detach())
-            norm = torch.linalg.vector_norm(back)
+            size = torch.linalg.vector_norm(back)
             # Zero weights map every vector to zero: keep the old one.
-            vector.copy_(torch.where(norm > 0, back / norm.clamp_min(torch.finfo(norm.dtype).tiny), vector))
-        return torch.linalg.vector_norm(_without_bias(layer)(vector.clone()))
+            vector.copy_(torch.where(size > 0, back / size.clamp_min(torch.finfo(size.dtype).tiny), vector))
+        norm: Tensor = torch.linalg.vector_norm(_without_bias(layer)(vector.clone()))
+        return norm
 
 
 def _key(name: str) -> str:
@@ -126,7 +128,7 @@ def _elementwise(layer: nn.Module) -> float:
     if isinstance(layer, (nn.AvgPool1d, nn.AvgPool2d)):
         size = layer.kernel_size
         cells = size[0] * size[1] if isinstance(size, tuple) and len(size) == 2 else _square(size, layer)
-        return float(cells) ** -0.5  # the mean of n numbers is 1/√n-Lipschitz
+        return 1.0 / math.sqrt(cells)  # the mean of n numbers is 1/√n-Lipschitz
     if isinstance(layer, nn.LeakyReLU):
         return max(1.0, abs(layer.negative_slope))
     if isinstance(layer, nn.ELU):

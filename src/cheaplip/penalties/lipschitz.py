@@ -156,7 +156,7 @@ class LipschitzPenalty(nn.Module):
             return model(x), penalty
         points, distance = self._take(inner, x)
         output = apply(model, points)
-        logits, riders = output.split([len(x), len(output) - len(x)])
+        logits, riders = torch.split(output, [len(x), len(output) - len(x)])
         return logits, self._weigh(riders, distance)
 
     def _frozen(self, model: Model, used: tuple[nn.Module, ...]) -> AbstractContextManager[None]:
@@ -225,10 +225,8 @@ class LipschitzPenalty(nn.Module):
 
 
 def _check_reduce(reduce: str | tuple[str, float]) -> tuple[str, float]:
-    name, temperature = (reduce, 1.0) if isinstance(reduce, str) else tuple(reduce)
-    if (isinstance(reduce, str) and name in ("max", "mean")) or (name == "softmax" and temperature > 0):
-        if isinstance(reduce, str) and name == "softmax":
-            raise ValueError('reduce="softmax" needs a temperature: reduce=("softmax", 0.1)')
-        return name, float(temperature)
+    if reduce in ("max", "mean"):
+        return str(reduce), 1.0
+    if not isinstance(reduce, str) and len(reduce) == 2 and reduce[0] == "softmax" and 0 < reduce[1] < math.inf:
+        return "softmax", float(reduce[1])
     raise ValueError(f'reduce must be "max", "mean" or ("softmax", temperature above 0); got {reduce!r}')
-

@@ -46,6 +46,6 @@ class WeightPenalty(nn.Module):
         parameters = {p: None for module in modules_of(model) for p in module.parameters() if p.requires_grad}
         if not parameters:
             raise ValueError("the weight penalty needs a model with trainable parameters; this one has none")
-        norm = torch.stack([torch.linalg.vector_norm(p) for p in parameters]).norm()
+        norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p) for p in parameters]))
         self.value.copy_(norm.detach())
         return self.weight * (norm if self.power == 1 else norm.square())

@@ -178,9 +178,7 @@ def _seeded(seed: int) -> Iterator[None]:
         checkpoints.set_random_state(before)
 
 
-def _check(
-    model: nn.Module, loader: Any, epochs: int, control_per: str, scheduler_per: str, lower_every: int
-) -> None:
+def _check(model: nn.Module, loader: Any, epochs: int, control_per: str, scheduler_per: str, lower_every: int) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
     if not any(p.requires_grad for p in model.parameters()):

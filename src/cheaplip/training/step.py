@@ -38,12 +38,14 @@ class Step:
         self.start_epoch()
 
     def start_epoch(self) -> None:
+        """Set the sums to zero."""
         self.total: Tensor | float = 0.0
         self.correct: Tensor | float = 0.0
         self.seen = 0
         self.classifies = True
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
+        """Make one step on a minibatch."""
         x, y = self.fabric.to_device((x, y))
         if self.adversary is not None:
             with frozen(modules_of(self.plain)):
@@ -78,20 +80,23 @@ class Step:
             self.scheduler.step()
 
     def feed_controls(self, accuracy: Tensor | float | None, loss: Tensor | float) -> None:
+        """Give each control the figure that it asked for."""
         for control in self.controls:
             if control.measure == "accuracy" and accuracy is None:
                 raise ValueError(
-                    'a control of accuracy needs class labels (integers) and outputs (batch, classes); for '
+                    "a control of accuracy needs class labels (integers) and outputs (batch, classes); for "
                     'regression use Discrepancy(..., measure="loss")'
                 )
             control.step(loss if control.measure == "loss" or accuracy is None else accuracy)
 
     def figures(self) -> dict[str, float]:
+        """Return the mean loss and, for class labels, the accuracy of the epoch so far."""
         loss = float(self.total) / max(1, self.seen)
         return {"loss": loss} | ({"accuracy": float(self.correct) / max(1, self.seen)} if self.classifies else {})
 
 
 def penalty_figures(penalties: list[Any]) -> dict[str, float]:
+    """Return value and weight of each penalty."""
     figures = {}
     for number, penalty in enumerate(penalties, start=1):
         suffix = "" if number == 1 else f"_{number}"
@@ -103,6 +108,7 @@ def penalty_figures(penalties: list[Any]) -> dict[str, float]:
 
 
 def default_fabric(model: nn.Module) -> Fabric:
+    """Return a Fabric on the device that the model is on."""
     try:
         from lightning_fabric import Fabric
     except ImportError as error:

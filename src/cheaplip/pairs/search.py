@@ -1,0 +1,57 @@
+"""How pairs move uphill: the paper's step, a normalised ascent, or a user's own search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from cheaplip.norms import per_sample, vector_norm
+
+Search: TypeAlias = "str | Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
+
+SEARCHES = ("ascent", "paper")
+# A step that raised its pair's quotient grows, one that did not shrinks.
+GROW, SHRINK = 1.25, 0.5
+# Steps stay within these multiples of the first one, so that neither freezes a pair nor throws it far away.
+SMALLEST, LARGEST = 1e-2, 1e2
+
+
+def adapt(step: Tensor, value: Tensor, previous: Tensor, first: float) -> None:
+    """Change the steps ``(P,)`` in place by whether the last move raised the quotients."""
+    step.mul_(torch.where(value > previous, GROW, SHRINK)).clamp_(SMALLEST * first, LARGEST * first)
+
+
+def move(search: Search, points: Tensor, gradient: Tensor, value: Tensor, step: Tensor) -> None:
+    """Move the points ``(2P, *shape)`` in place, both of a pair from their old values.
+
+    Args:
+        search: ``"paper"``, a step τ·L·∇L; ``"ascent"``, a step of length τ along ∇L; or a callable
+            ``(u, v, gradient_u, gradient_v, quotient, step) -> (u, v)``.
+        points: first all u, then all v.
+        gradient: of the quotients with respect to the points.
+        value: the quotients, ``(P,)``.
+        step: the steps τ, ``(P,)``.
+
+    Reference: Bungert et al. 2021, Algorithm 1, for ``"paper"``.
+
+    Example:
+        >>> points = torch.tensor([[0.0], [1.0]])
+        >>> move("ascent", points, torch.tensor([[-2.0], [2.0]]), torch.tensor([3.0]), torch.tensor([0.5]))
+        >>> points
+        tensor([[-0.5000],
+                [ 1.5000]])
+    """
+    half = len(step)
+    if callable(search):
+        u, v = search(points[:half], points[half:], gradient[:half], gradient[half:], value, step)
+        points.copy_(torch.cat([u, v]))
+        return
+    if search == "paper":
+        length = (step * value).expand(2, -1)
+    else:
+        size = vector_norm(gradient).clamp_min_(torch.finfo(gradient.dtype).tiny)
+        length = step / size.view(2, -1)
+    points.addcmul_(gradient, per_sample(length.reshape(-1), gradient))

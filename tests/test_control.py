@@ -1,0 +1,173 @@
+"""The discrepancy principle moves a weight up above the target, down below it, and never under its floor."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import through_disk
+from torch import Tensor
+
+from cheaplip.control import Discrepancy
+
+
+class Weight:
+    """The smallest thing that a control can drive."""
+
+    def __init__(self, weight: Any) -> None:
+        self.weight = weight
+
+
+def start(weight: float, kind: str) -> Weight:
+    return Weight(weight if kind == "number" else torch.tensor(weight, dtype=torch.float64))
+
+
+KINDS = pytest.mark.parametrize("kind", ["number", "tensor"])
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("measure", "value", "rule", "wanted"),
+    [
+        ("accuracy", 0.95, "additive", 1.25),
+        ("accuracy", 0.85, "additive", 0.75),
+        ("accuracy", 0.90, "additive", 0.75),  # the paper raises λ only above the target
+        ("accuracy", 0.95, "multiplicative", 1.25),
+        ("accuracy", 0.85, "multiplicative", 0.8),
+        ("loss", 0.85, "additive", 1.25),
+        ("loss", 0.95, "additive", 0.75),
+        ("loss", 0.85, "multiplicative", 1.25),
+        ("loss", 0.95, "multiplicative", 0.8),
+    ],
+)
+def test_one_step_follows_the_rule(kind: str, measure: str, value: float, rule: str, wanted: float) -> None:
+    penalty = start(1.0, kind)
+    control = Discrepancy(penalty, target=0.9, step=0.25, measure=measure, rule=rule, floor=1e-3)
+    control.step(value)
+    assert float(penalty.weight) == pytest.approx(wanted, rel=1e-12)
+
+
+@KINDS
+@pytest.mark.parametrize("value", [0.95, torch.tensor(0.95), torch.tensor([0.95], dtype=torch.float64)[0]])
+def test_value_may_be_a_number_or_a_tensor(kind: str, value: float | Tensor) -> None:
+    penalty = start(1.0, kind)
+    Discrepancy(penalty, target=0.9, step=0.5).step(value)
+    assert float(penalty.weight) == 1.5
+    assert isinstance(penalty.weight, Tensor) == (kind == "tensor")
+
+
+def test_weight_tensor_is_changed_in_place_and_stays_out_of_any_graph() -> None:
+    penalty = start(1.0, "tensor")
+    kept = penalty.weight
+    Discrepancy(penalty, target=0.9, step=0.5).step(torch.tensor(0.95, requires_grad=True))
+    assert penalty.weight is kept
+    assert not kept.requires_grad
+
+
+@KINDS
+def test_warmup_lets_calls_pass(kind: str) -> None:
+    penalty = start(1.0, kind)
+    control = Discrepancy(penalty, target=0.9, step=0.25, warmup=2)
+    seen = []
+    for _ in range(4):
+        control.step(1.0)
+        seen.append(float(penalty.weight))
+    assert seen == [1.0, 1.0, 1.25, 1.5]
+
+
+@KINDS
+@given(
+    values=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20),
+    rule=st.sampled_from(["additive", "multiplicative"]),
+    measure=st.sampled_from(["accuracy", "loss"]),
+    floor=st.floats(1e-3, 0.5),
+    above=st.floats(0.0, 2.0),
+)
+def test_weight_rises_just_where_the_target_is_beaten_and_never_falls_below_its_floor(
+    kind: str, values: list[float], rule: str, measure: str, floor: float, above: float
+) -> None:
+    penalty = start(floor + above, kind)
+    control = Discrepancy(penalty, target=0.5, step=0.1, rule=rule, measure=measure, floor=floor)
+    for value in values:
+        before = float(penalty.weight)
+        control.step(value)
+        after = float(penalty.weight)
+        beaten = value > 0.5 if measure == "accuracy" else value < 0.5
+        assert (after > before) == beaten
+        assert after >= floor
+
+
+@KINDS
+def test_multiplicative_rule_leaves_zero_by_its_floor(kind: str) -> None:
+    penalty = start(0.0, kind)
+    control = Discrepancy(penalty, target=0.9, step=1.0, rule="multiplicative", floor=0.5)
+    control.step(1.0)
+    control.step(1.0)
+    assert float(penalty.weight) == pytest.approx(1.0)
+
+
+def test_state_dict_carries_the_warmup_over() -> None:
+    first = Discrepancy(Weight(1.0), target=0.9, step=0.25, warmup=3)
+    first.step(1.0)
+    first.step(1.0)
+    second = Discrepancy(Weight(1.0), target=0.9, step=0.25, warmup=3)
+    second.load_state_dict(through_disk(first.state_dict()))
+    second.step(1.0)
+    assert second.penalty.weight == 1.0
+    second.step(1.0)
+    assert second.penalty.weight == 1.25
+
+
+@pytest.mark.parametrize("state", [{}, {"calls": 1, "more": 2}, {"moves": 1}])
+def test_unknown_or_missing_keys_of_a_state_are_refused(state: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="'calls' alone"):
+        Discrepancy(Weight(1.0), target=0.9, step=0.1).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"measure": "error"}, 'measure must be "accuracy" or "loss"'),
+        ({"rule": "adaptive"}, 'rule must be "additive" or "multiplicative"'),
+        ({"target": 95}, "between 0 and 1, as a fraction; got 95"),
+        ({"target": 0.0}, "between 0 and 1"),
+        ({"target": math.nan}, "between 0 and 1"),
+        ({"target": 0.0, "measure": "loss"}, "finite loss above 0"),
+        ({"target": math.inf, "measure": "loss"}, "finite loss above 0"),
+        ({"step": 0.0}, "step must be a finite number above 0"),
+        ({"step": -0.1}, "step must be a finite number above 0"),
+        ({"step": math.nan}, "step must be a finite number above 0"),
+        ({"warmup": -1}, "warmup must be a whole number"),
+        ({"warmup": 1.5}, "warmup must be a whole number"),
+        ({"floor": -1.0}, "floor must be a finite number"),
+        ({"floor": math.inf}, "floor must be a finite number"),
+        ({"rule": "multiplicative"}, "floor above 0"),
+    ],
+)
+def test_bad_argument_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Discrepancy(Weight(1.0), **{"target": 0.9, "step": 0.1, **arguments})
+
+
+@pytest.mark.parametrize("arguments", [{"target": "high"}, {"step": "small"}, {"floor": None}])
+def test_argument_that_is_no_number_gets_a_sentence(arguments: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"{next(iter(arguments))} must be"):
+        Discrepancy(Weight(1.0), **{"target": 0.9, "step": 0.1, **arguments})
+
+
+@pytest.mark.parametrize("penalty", [object(), Weight("heavy"), Weight(None)])
+def test_penalty_without_a_weight_is_refused(penalty: Any) -> None:
+    with pytest.raises(TypeError, match="penalty must have a weight"):
+        Discrepancy(penalty, target=0.9, step=0.1)
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "loss"])
+def test_number_that_is_nan_is_refused_and_moves_nothing(measure: str) -> None:
+    penalty = Weight(1.0)
+    with pytest.raises(ValueError, match="NaN|nan"):
+        Discrepancy(penalty, target=0.9, step=0.1, measure=measure).step(math.nan)
+    assert penalty.weight == 1.0
