@@ -27,21 +27,32 @@ def unwrap(model: Model) -> Model:
         >>> unwrap(nn.DataParallel(net)) is net
         True
     """
-    while isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)) or _is_fabric(model):
+    while _is_wrapper(type(model)):
         model = model.module  # type: ignore[union-attr, assignment]
     return model
 
 
-def _is_fabric(model: object) -> bool:
+# Asked at every step, so remembered.
+_WRAPPERS: dict[type, bool] = {}
+
+
+def _is_wrapper(kind: type) -> bool:
+    if kind not in _WRAPPERS:
+        wrapper = issubclass(kind, (nn.parallel.DistributedDataParallel, nn.DataParallel)) or _is_fabric(kind)
+        _WRAPPERS[kind] = wrapper
+    return _WRAPPERS[kind]
+
+
+def _is_fabric(kind: type) -> bool:
     # By name, so that the library does not import Lightning Fabric.
-    return type(model).__name__ == "_FabricModule" and type(model).__module__.startswith("lightning")
+    return kind.__name__ == "_FabricModule" and kind.__module__.startswith("lightning")
 
 
 def runs_in_low_precision(model: Model) -> bool:
     """Tell whether calling the model now would compute below float32, by autocast or by its wrapper."""
     if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
         return True
-    if not _is_fabric(model):
+    if not (_is_wrapper(type(model)) and _is_fabric(type(model))):
         return False
     precision: Any = model._strategy.precision.precision  # type: ignore[union-attr]
     return precision not in ("32-true", "64-true")
@@ -95,28 +106,40 @@ def _closed_over(function: Callable[..., Any]) -> Iterator[Any]:
     yield from (names[name] for name in code.co_names if name in names)
 
 
-_READS_TRAINING: dict[type[nn.Module], bool] = {}
+# Whether a layer of a type may compute something else in train mode: asked at every step, so remembered.
+_MAY_DIFFER: dict[type[nn.Module], bool] = {}
+
+
+def _may_differ(kind: type[nn.Module]) -> bool:
+    if kind not in _MAY_DIFFER:
+        known = (
+            nn.modules.batchnorm._NormBase,
+            nn.modules.dropout._DropoutNd,
+            nn.RNNBase,
+            nn.MultiheadAttention,
+            nn.RReLU,
+        )
+        _MAY_DIFFER[kind] = issubclass(kind, known) or _reads_training(kind)
+    return _MAY_DIFFER[kind]
 
 
 def _reads_training(kind: type[nn.Module]) -> bool:
     """Tell whether a user's own layer looks at its ``training`` flag."""
-    if kind not in _READS_TRAINING:
-        own = [base for base in kind.__mro__ if not base.__module__.startswith("torch.")]
-        names = [getattr(getattr(m, "__code__", None), "co_names", ()) for base in own for m in vars(base).values()]
-        _READS_TRAINING[kind] = any("training" in of_method for of_method in names)
-    return _READS_TRAINING[kind]
+    own = [base for base in kind.__mro__ if not base.__module__.startswith("torch.")]
+    names = [getattr(getattr(m, "__code__", None), "co_names", ()) for base in own for m in vars(base).values()]
+    return any("training" in of_method for of_method in names)
 
 
 def _differs(layer: nn.Module) -> bool:
     """Tell whether one layer in train mode computes something else than in eval mode."""
     if isinstance(layer, nn.modules.batchnorm._NormBase):
-        # InstanceNorm without running statistics is the same in both modes; BatchNorm never is by default.
-        return layer.track_running_stats
+        # InstanceNorm without running statistics is the same in both modes; BatchNorm always looks at its batch.
+        return layer.track_running_stats or isinstance(layer, nn.modules.batchnorm._BatchNorm)
     if isinstance(layer, nn.modules.dropout._DropoutNd):
         return layer.p > 0
     if isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)):
         return layer.dropout > 0
-    return isinstance(layer, nn.RReLU) or _reads_training(type(layer))
+    return True
 
 
 def differs_in_training(modules: Iterable[nn.Module]) -> bool:
@@ -127,17 +150,15 @@ def differs_in_training(modules: Iterable[nn.Module]) -> bool:
         >>> differs_in_training([net]), differs_in_training([net.eval()])
         (True, False)
     """
-    return any(layer.training and _differs(layer) for module in modules for layer in _layers(module))
-
-
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield a module and all inside it, some twice; several times faster than ``module.modules()``."""
-    stack: list[nn.Module | None] = [module]
+    # Several times faster than module.modules(), which would be felt in the step of a small network.
+    stack: list[nn.Module | None] = list(modules)
     while stack:
         layer = stack.pop()
         if layer is not None:
-            yield layer
+            if layer.training and _may_differ(type(layer)) and _differs(layer):
+                return True
             stack.extend(layer._modules.values())
+    return False
 
 
 @contextmanager

@@ -72,9 +72,10 @@ def vector_norm(x: Tensor, p: Norm = 2) -> Tensor:
         >>> vector_norm(torch.tensor([[3.0, 4.0]]), p=1)
         tensor([7.])
     """
-    p = check_norm(p)
+    if type(p) is not float:  # a float has been through check_norm, or fails below
+        p = check_norm(p)
     if not callable(p):
-        norms: Tensor = torch.linalg.vector_norm(x.flatten(1), ord=p, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(x.flatten(1), ord=_DUAL[_DUAL[p]], dim=1)
         return norms
     value = p(x)
     if value.shape != x.shape[:1]:

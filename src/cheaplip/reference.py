@@ -45,7 +45,7 @@ def adversarial_update(f: Callable[[Tensor], Tensor], pair: Pair, grow: float, s
     x_prime = pair.x_prime.clone().requires_grad_()
     quotient = difference_quotient(f, x, x_prime)
     gradient_x, gradient_x_prime = torch.autograd.grad(quotient, (x, x_prime))
-    value = float(quotient)
+    value = quotient.item()
     tau = pair.tau * (grow if value > pair.previous else shrink)
     moved_x = pair.x + tau * value * gradient_x
     moved_x_prime = pair.x_prime + tau * value * gradient_x_prime
@@ -100,4 +100,4 @@ def clip_step(
     optimizer.step()
     accuracy = float((output.argmax(1) == y).double().mean())
     weight = weight + weight_step if accuracy > target else max(0.0, weight - weight_step)
-    return moved, weight, float(lipschitz)
+    return moved, weight, lipschitz.item()

@@ -69,7 +69,9 @@ def lower(
     inner = unwrap(model)
     with frozen(modules_of(model)):
         for _ in range(steps):
-            climbing.advance(inner, before=remember)
+            measured = climbing.measure(inner, climb=True)
+            remember(measured)
+            climbing.move(measured)
         remember(climbing.measure(inner))
         pair = best[1]
         # Alone, since in a batch of other pairs the last bits may differ.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +12,10 @@ from cheaplip.modes import Model
 from cheaplip.norms import Box, Norm, box_tensors, check_norm, per_sample, vector_norm
 from cheaplip.pairs.search import SEARCHES, Search, adapt, move
 from cheaplip.pairs.starts import Start, check_points, scale_of
-from cheaplip.pairs.steepness import apply, quotient, quotient_and_gradient
+from cheaplip.pairs.steepness import Ascent, apply, ascent, quotient
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """What one forward over the pairs told.
 
     Attributes:
@@ -26,21 +23,26 @@ class Measurement:
         distance: (P,), the distances ‖u - v‖ at which they were taken; inf where a pair is too close to be trusted,
             so that its quotient counts as 0.
         values: the quotients on the host; -inf where a quotient is no finite number.
+        steepest: the index of the largest quotient, the first one on a tie.
+        ascent: where the quotients rise, if that was asked for.
     """
 
     quotient: Tensor
     distance: Tensor
     values: list[float]
-
-    @property
-    def steepest(self) -> int:
-        """The index of the largest quotient, the first one on a tie."""
-        return self.values.index(max(self.values))
+    steepest: int
+    ascent: Ascent | None
 
     @property
     def usable(self) -> list[int]:
         """The indices of the pairs whose quotient is a finite number."""
         return [index for index, value in enumerate(self.values) if value > -math.inf]
+
+
+class _Apart(NamedTuple):
+    difference: Tensor
+    distance: Tensor
+    close: bool
 
 
 class Pairs(nn.Module):
@@ -66,7 +68,8 @@ class Pairs(nn.Module):
 
     Example:
         >>> pairs = Pairs(torch.rand(4, 2), torch.rand(4, 2))
-        >>> measured = pairs.advance(lambda x: 3 * x)
+        >>> measured = pairs.measure(lambda x: 3 * x, climb=True)
+        >>> pairs.move(measured)
         >>> [round(value, 3) for value in measured.values]
         [3.0, 3.0, 3.0, 3.0]
     """
@@ -111,16 +114,20 @@ class Pairs(nn.Module):
         self.min_distance = 0.01 * scale if min_distance is None else float(min_distance)
         if not 0 <= self.min_distance < math.inf:
             raise ValueError(f"min_distance must be a finite number of at least 0; got {min_distance!r}")
+        # Rounding may leave a pair a hair closer than it was pushed, and no pair has distance zero.
+        self._smallest = max(0.999 * self.min_distance, torch.finfo(torch.float32).tiny)
         self.first_step = float(step) if step is not None else 1.0 if search == "paper" else 0.05 * scale
         if not 0 < self.first_step < math.inf:
             raise ValueError(f"step must be a finite number above 0; got {step!r}")
         self._set_box(box, points)
         self.moves = 0
+        self.count = len(u)
         self.register_buffer("points", points)
         self.register_buffer("step", points.new_full((len(u),), self.first_step))
         self.register_buffer("previous", points.new_zeros(len(u)))
-        self._known: tuple[Tensor, int, Tensor, Tensor] | None = None
-        self._keep_apart()
+        self._known: tuple[Tensor, int, _Apart] | None = None
+        self._clamp(points)
+        self._push_apart(points)
 
     def _set_box(self, box: Box | None, like: Tensor) -> None:
         low, high = (None, None) if box is None else box_tensors(box, like)
@@ -133,117 +140,122 @@ class Pairs(nn.Module):
 
     def __len__(self) -> int:
         """Return P."""
-        return len(self.step)
+        return self.count
 
     @property
     def u(self) -> Tensor:
         """The first points, ``(P, *shape)``."""
-        return self.points[: len(self)]
+        return self.points[: self.count]
 
     @property
     def v(self) -> Tensor:
         """The second points, ``(P, *shape)``."""
-        return self.points[len(self) :]
+        return self.points[self.count :]
 
     def distances(self) -> Tensor:
         """Return ‖u - v‖, shape ``(P,)``; inf where a pair is too close for its quotient to be trusted."""
-        return self._differences()[1]
+        return self._apart(self.points).distance
 
-    def measure(self, function: Model) -> Measurement:
-        """Measure the quotients and move nothing.
-
-        Raises:
-            ValueError: if the outputs at all pairs are NaN or infinite.
-        """
-        _, distance = self._differences()
-        with torch.no_grad():
-            return self._measurement(quotient(apply(function, self.points), distance, self.p_out), distance)
-
-    def advance(self, function: Model, before: Callable[[Measurement], None] | None = None) -> Measurement:
-        """Measure the quotients, then move every pair one step uphill and renew those whose time has come.
+    def measure(self, function: Model, *, climb: bool = False) -> Measurement:
+        """Measure the quotients, where the pairs stand.
 
         Args:
             function: any function of a batch; its outputs must not depend on which points share the batch.
-            before: called with the measurement while the pairs are still where it was taken.
-
-        Returns:
-            The measurement before the move.
+            climb: find out as well where the quotients rise, for :meth:`move`.
 
         Raises:
             ValueError: if the outputs at all pairs are NaN or infinite.
         """
-        difference, distance = self._differences()
-        value, gradient = quotient_and_gradient(function, self.points, difference, distance, self.p_in, self.p_out)
-        measured = self._measurement(value, distance)
-        if before is not None:
-            before(measured)
-        with torch.no_grad():
-            adapt(self.step, value, self.previous, self.first_step)
-            self.previous.copy_(value)
-            move(self.search, self.points, gradient, value, self.step)
-            self._renew([i for i, q in enumerate(measured.values) if not 0 < q < math.inf])
-            self._keep_apart()
-        return measured
-
-    def _measurement(self, value: Tensor, distance: Tensor) -> Measurement:
-        values = [q if 0 <= q < math.inf else -math.inf for q in value.tolist()]
-        if max(values) == -math.inf:
+        points = self.points
+        difference, distance, _ = self._apart(points)
+        rise = None
+        if climb:
+            rise = ascent(function, points, difference, distance, self.p_in, self.p_out)
+            quotients = rise.value
+        else:
+            with torch.no_grad():
+                quotients = quotient(apply(function, points), distance, self.p_out)
+        values: list[float] = quotients.tolist()
+        if not math.isfinite(sum(values)):
+            values = [value if math.isfinite(value) else -math.inf for value in values]
+        largest = max(values)
+        if largest == -math.inf:
             raise ValueError(
-                f"the model's outputs are NaN or infinite at all {len(self)} pairs: "
+                f"the model's outputs are NaN or infinite at all {self.count} pairs: "
                 "lower the learning rate or λ, or check weights and inputs"
             )
-        return Measurement(value, distance, values)
+        return Measurement(quotients, distance, values, values.index(largest), rise)
 
-    def _renew(self, wrong: list[int]) -> None:
-        """Start pairs anew: those that went wrong and, an eighth at a time, those that have lived long enough."""
+    @torch.no_grad()
+    def move(self, measured: Measurement) -> None:
+        """Move every pair one step uphill, and renew those that went wrong or have lived long enough.
+
+        Args:
+            measured: what ``measure(function, climb=True)`` said of the pairs as they stand.
+
+        Reference: Bungert et al. 2021, Algorithm 1.
+        """
+        if measured.ascent is None:
+            raise ValueError("to move, the pairs need a measurement with climb=True")
+        # Looked up once: in a small network's step the look-up of buffers is felt.
+        points, step, previous = self.points, self.step, self.previous
+        adapt(step, measured.quotient, previous, self.first_step)
+        previous.copy_(measured.quotient)
+        move(self.search, points, measured.ascent, step)
         self.moves += 1
-        fresh = set(wrong)
+        self._renew(points, measured.values)
+        self._clamp(points)
+        if self._apart(points).close:
+            self._push_apart(points)
+
+    def _renew(self, points: Tensor, values: list[float]) -> None:
+        """Start pairs anew: those that went wrong and, an eighth at a time, those that have lived long enough."""
+        fresh = {index for index, value in enumerate(values) if value <= 0} if min(values) <= 0 else set()
         if self.renew is not None:
-            groups = min(8, self.renew, len(self))
-            if self.moves % max(1, self.renew // groups) == 0:
-                turn = self.moves // max(1, self.renew // groups) % groups
-                fresh.update(range(turn, len(self), groups))
+            groups = min(8, self.renew, self.count)
+            pause = self.renew // groups
+            if self.moves % pause == 0:
+                fresh.update(range(self.moves // pause % groups, self.count, groups))
         if not fresh:
             return
-        at = torch.tensor(sorted(fresh), device=self.points.device)
+        at = torch.tensor(sorted(fresh), device=points.device)
         u, v = self.start.draw(len(at), at if self.start.partners is not None else None)
-        self.points[at], self.points[at + len(self)] = u, v
+        points[at], points[at + self.count] = u, v
         self.step[at], self.previous[at] = self.first_step, 0.0
 
-    def _keep_apart(self) -> None:
-        """Project on the box and push pairs apart that came closer than ``min_distance``."""
-        self._clamp()
-        difference, distance = self._differences()
-        # On a GPU looking would cost more than pushing: pairs that are far enough apart are pushed by zero.
-        if self.points.device.type == "cpu" and max(distance.tolist()) < math.inf:
-            return
-        close = vector_norm(difference, self.p_in).clamp_min_(torch.finfo(distance.dtype).tiny)
+    @torch.no_grad()
+    def _push_apart(self, points: Tensor) -> None:
+        """Push pairs apart that are closer than ``min_distance``, as far as the box allows."""
+        u, v = points.chunk(2)
+        difference = u - v
+        close = vector_norm(difference, self.p_in).clamp_min_(torch.finfo(points.dtype).tiny)
         excess = (self.min_distance / close).clamp_min_(1.0).sub_(1.0).mul_(0.5)
         push = difference * per_sample(excess, difference)
-        self.u.add_(push)
-        self.v.sub_(push)
-        self._clamp()
+        u.add_(push)
+        v.sub_(push)
+        self._clamp(points)
 
-    def _clamp(self) -> None:
+    def _clamp(self, points: Tensor) -> None:
         if self._numbers is not None:
-            self.points.clamp_(*self._numbers)
+            points.clamp_(*self._numbers)
         elif self._low is not None:
-            self.points.clamp_(self._low, self._high)
+            points.clamp_(self._low, self._high)
 
-    def _differences(self) -> tuple[Tensor, Tensor]:
+    def _apart(self, points: Tensor) -> _Apart:
         """Return ``u - v`` and its norm, remembered until the points change."""
-        known = self._known
-        if known is not None and known[0] is self.points and known[1] == self.points._version:
-            return known[2], known[3]
+        if self._known is not None and self._known[0] is points and self._known[1] == points._version:
+            return self._known[2]
         with torch.no_grad():
-            difference = self.u - self.v
+            u, v = points.chunk(2)
+            difference = u - v
             distance = vector_norm(difference, self.p_in)
-            # Rounding may leave a pair a hair closer than it was pushed, and no pair has distance zero.
-            close = max(0.999 * self.min_distance, torch.finfo(distance.dtype).tiny)
-            if distance.device.type != "cpu" or min(distance.tolist()) < close:
-                distance.masked_fill_(distance < close, math.inf)
-        self._known = (self.points, self.points._version, difference, distance)
-        return difference, distance
+            # On a GPU looking would cost more than pushing: pairs that are far enough apart are pushed by zero.
+            close = not points.is_cpu or min(distance.tolist()) < self._smallest
+            if close:
+                distance.masked_fill_(distance < self._smallest, math.inf)
+        apart = _Apart(difference, distance, close)
+        self._known = (points, points._version, apart)
+        return apart
 
     def get_extra_state(self) -> Tensor:
         """Return the number of moves so far, on which renewal depends."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cheaplip.norms import per_sample, vector_norm
+from cheaplip.pairs.steepness import Ascent
 
 Search: TypeAlias = "str | Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
 
@@ -21,37 +22,39 @@ SMALLEST, LARGEST = 1e-2, 1e2
 
 def adapt(step: Tensor, value: Tensor, previous: Tensor, first: float) -> None:
     """Change the steps ``(P,)`` in place by whether the last move raised the quotients."""
-    step.mul_(torch.where(value > previous, GROW, SHRINK)).clamp_(SMALLEST * first, LARGEST * first)
+    adapted = torch.where(value > previous, step * GROW, step * SHRINK)
+    torch.clamp(adapted, SMALLEST * first, LARGEST * first, out=step)
 
 
-def move(search: Search, points: Tensor, gradient: Tensor, value: Tensor, step: Tensor) -> None:
+def move(search: Search, points: Tensor, climb: Ascent, step: Tensor) -> None:
     """Move the points ``(2P, *shape)`` in place, both of a pair from their old values.
 
     Args:
         search: ``"paper"``, a step τ·L·∇L; ``"ascent"``, a step of length τ along ∇L; or a callable
             ``(u, v, gradient_u, gradient_v, quotient, step) -> (u, v)``.
         points: first all u, then all v.
-        gradient: of the quotients with respect to the points.
-        value: the quotients, ``(P,)``.
+        climb: the quotients and their gradients.
         step: the steps τ, ``(P,)``.
 
     Reference: Bungert et al. 2021, Algorithm 1, for ``"paper"``.
 
     Example:
-        >>> points = torch.tensor([[0.0], [1.0]])
-        >>> move("ascent", points, torch.tensor([[-2.0], [2.0]]), torch.tensor([3.0]), torch.tensor([0.5]))
+        >>> points, one = torch.tensor([[0.0], [1.0]]), torch.ones(1)
+        >>> move("ascent", points, Ascent(one, torch.tensor([[-2.0], [2.0]]), one), step=one / 2)
         >>> points
         tensor([[-0.5000],
                 [ 1.5000]])
     """
+    value, direction, scale = climb
     half = len(step)
     if callable(search):
+        gradient = direction * per_sample(scale.repeat(2), direction)
         u, v = search(points[:half], points[half:], gradient[:half], gradient[half:], value, step)
         points.copy_(torch.cat([u, v]))
         return
     if search == "paper":
-        length = (step * value).expand(2, -1)
+        length = (step * value * scale).expand(2, -1)
     else:
-        size = vector_norm(gradient).clamp_min_(torch.finfo(gradient.dtype).tiny)
+        size = vector_norm(direction).clamp_min_(torch.finfo(direction.dtype).tiny)
         length = step / size.view(2, -1)
-    points.addcmul_(gradient, per_sample(length.reshape(-1), gradient))
+    points.addcmul_(direction, per_sample(length.reshape(-1), direction))

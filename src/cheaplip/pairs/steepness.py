@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -40,39 +42,47 @@ def _explain(function: Model, points: Tensor, error: RuntimeError) -> str:
             f'call penalty.to("{parameter.device}")'
         )
     if parameter is not None and parameter.is_floating_point() and parameter.dtype != points.dtype:
-        return (
-            f"pairs and model must have one dtype; got {points.dtype} and {parameter.dtype}: "
-            f"call penalty.to({parameter.dtype})"
-        )
+        remedy = f"call penalty.to({parameter.dtype})"
+        if parameter.dtype not in (torch.float32, torch.float64):
+            remedy = "keep the weights in float32 and use autocast, since quotients need float32"
+        return f"pairs and model must have one dtype; got {points.dtype} and {parameter.dtype}: {remedy}"
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"the model failed on pairs of shape {tuple(points.shape)} {points.dtype}: {first_line}"
+    return f"the model failed on inputs of shape {tuple(points.shape)} {points.dtype}: {first_line}"
 
 
-def widen(x: Tensor) -> Tensor:
-    """Return ``x`` in float32 or wider: quotients of close points lose all digits in half precision."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+def _change(output: Tensor) -> Tensor:
+    """Return f(u) - f(v) in float32 or wider: quotients of close points lose all digits in half precision."""
+    wide = output if output.dtype in (torch.float32, torch.float64) else output.float()
+    first, second = wide.chunk(2)
+    return first - second
 
 
 def quotient(output: Tensor, distance: Tensor, p_out: Norm) -> Tensor:
-    """Return ‖f(u) - f(v)‖ / ‖u - v‖ for outputs ``(2P, ...)`` and distances ``(P,)``.
+    """Return ‖f(u) - f(v)‖ / ‖u - v‖ for outputs ``(2P, ...)``, first all f(u), and distances ``(P,)``.
 
     Example:
         >>> quotient(torch.tensor([[3.0], [1.0]]), torch.tensor([0.5]), 2)
         tensor([4.])
     """
-    half = len(distance)
-    return vector_norm(widen(output[:half]) - widen(output[half:]), p_out) / distance
+    return vector_norm(_change(output), p_out) / distance
 
 
-def quotient_and_gradient(
-    function: Model,
-    points: Tensor,
-    difference: Tensor,
-    distance: Tensor,
-    p_in: Norm,
-    p_out: Norm,
-) -> tuple[Tensor, Tensor]:
-    """Return the quotients ``(P,)`` and their gradients ``(2P, *shape)``, by one forward and one backward.
+class Ascent(NamedTuple):
+    """The quotients, and where they rise.
+
+    Attributes:
+        value: the quotients, ``(P,)``.
+        direction: ``(2P, *shape)``; ``scale`` times it is the gradient with respect to all u, then all v.
+        scale: ``(P,)``; a search by steps of given length needs no scale, so it is not multiplied in.
+    """
+
+    value: Tensor
+    direction: Tensor
+    scale: Tensor
+
+
+def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor, p_in: Norm, p_out: Norm) -> Ascent:
+    """Return the quotients and their gradients, by one forward and one backward.
 
     The quotient's own derivatives are written out, so that autograd runs through the network alone; it is asked
     for input gradients only and so computes none of the parameters'.
@@ -87,27 +97,30 @@ def quotient_and_gradient(
 
     Example:
         >>> u, v = torch.tensor([[2.0]]), torch.tensor([[0.0]])
-        >>> q, g = quotient_and_gradient(lambda x: x**2, torch.cat([u, v]), u - v, (u - v).abs()[:, 0], 2, 2)
-        >>> q, g  # (u² - v²) / (u - v) = u + v
+        >>> climb = ascent(lambda x: x**2, torch.cat([u, v]), u - v, (u - v).abs()[:, 0], 2.0, 2.0)
+        >>> climb.value, climb.scale * climb.direction  # (u² - v²) / (u - v) = u + v
         (tensor([2.]), tensor([[1.],
                 [1.]]))
     """
-    half = len(distance)
     leaf = points.detach().requires_grad_()
     with torch.enable_grad():
         output = apply(function, leaf)
     if not output.requires_grad:
         raise ValueError("the model's output does not depend on its input by any differentiable operation")
     with torch.no_grad():
-        outputs = output.detach()
-        change = widen(outputs[:half]) - widen(outputs[half:])
+        change = _change(output.detach())
+        euclidean = p_in == 2 and p_out == 2
         size = vector_norm(change, p_out)
         value = size / distance
-        towards = norm_gradient(change, p_out, size).div_(per_sample(distance, change))
-        cotangent = torch.cat([towards, -towards]).to(output.dtype)
-        (gradient,) = torch.autograd.grad(output, leaf, cotangent)
-        along = norm_gradient(difference, p_in, distance)
-        slope = per_sample(value / distance, difference)
-        gradient[:half].addcmul_(along, slope, value=-1.0)
-        gradient[half:].addcmul_(along, slope)
-    return value, gradient
+        # In Euclidean norms (f(u) - f(v)) and L² (u - v) are the two parts of ∇L, up to the common 1 / (size distance).
+        towards = change if euclidean else norm_gradient(change, p_out, size)
+        away = difference if euclidean else norm_gradient(difference, p_in, distance)
+        slope = value * value if euclidean else value
+        scale = (size * distance if euclidean else distance).reciprocal()
+        cotangent = torch.cat([towards, -towards])
+        (direction,) = torch.autograd.grad(output, leaf, cotangent.to(output.dtype))
+        slope = per_sample(slope, difference)
+        of_u, of_v = direction.chunk(2)
+        of_u.addcmul_(away, slope, value=-1.0)
+        of_v.addcmul_(away, slope)
+    return Ascent(value, direction, scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -129,8 +129,8 @@ class LipschitzPenalty(nn.Module):
         Raises:
             ValueError: if pairs do not fit the model, or its outputs at all pairs are NaN or infinite.
         """
-        inner, used = unwrap(model), modules_of(model, modules)
-        with self._frozen(model, used):
+        inner, used, apart = self._look_at(model, modules)
+        with frozen(used) if apart else nullcontext():
             points, distance = self._take(inner)
             return self._weigh(apply(inner, points), distance)
 
@@ -148,9 +148,8 @@ class LipschitzPenalty(nn.Module):
         Raises:
             ValueError: as in :meth:`forward`, or if ``x`` does not fit the pairs.
         """
-        self._check_batch(x)
-        inner, used = unwrap(model), modules_of(model, modules)
-        if runs_in_low_precision(model) or differs_in_training(used):
+        inner, used, apart = self._look_at(model, modules)
+        if apart:
             # First the pairs: the model's own forward then leaves its statistics as after a plain step.
             penalty = self(model, modules=modules)
             return model(x), penalty
@@ -159,46 +158,55 @@ class LipschitzPenalty(nn.Module):
         logits, riders = torch.split(output, [len(x), len(output) - len(x)])
         return logits, self._weigh(riders, distance)
 
-    def _frozen(self, model: Model, used: tuple[nn.Module, ...]) -> AbstractContextManager[None]:
-        return frozen(used) if runs_in_low_precision(model) or differs_in_training(used) else nullcontext()
+    @staticmethod
+    def _look_at(model: Model, modules: Iterable[nn.Module] | None) -> tuple[Model, tuple[nn.Module, ...], bool]:
+        """Return the user's own model, the modules in it, and whether pairs must be seen apart from the data."""
+        used = modules_of(model, modules)
+        return unwrap(model), used, runs_in_low_precision(model) or differs_in_training(used)
 
     def _take(self, function: Model, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Measure, move, and return the rows for the loss: ``x``, then the u and the v that the reduction needs."""
-        taken: list[tuple[Tensor, Tensor]] = []
-
-        def take(measured: Measurement) -> None:
-            self.last = measured.steepest
-            self.value.copy_(measured.quotient[self.last])
-            taken.append(self._rows(measured.distance, measured.usable, x))
-
-        moving = self.training and self.calls % self.every == 0
-        self.calls += self.training
+        pairs = self.pairs
         if not self.training:
-            take(self.pairs.measure(function))
-        elif moving:
-            for _ in range(self.steps - 1):
-                self.pairs.advance(function)
-            self.pairs.advance(function, before=take)
-        else:
-            taken.append(self._rows(self.pairs.distances(), list(range(len(self.pairs))), x))
-        return taken[0]
+            return self._rows(pairs.measure(function), x)
+        resting = self.calls % self.every > 0
+        self.calls += 1
+        if resting:
+            stand = Measurement(self.value, pairs.distances(), [1.0] * len(pairs), self.last, None)
+            return self._rows(stand, x)
+        for _ in range(self.steps - 1):
+            pairs.move(pairs.measure(function, climb=True))
+        measured = pairs.measure(function, climb=True)
+        rows = self._rows(measured, x)
+        pairs.move(measured)
+        return rows
 
-    def _rows(self, distance: Tensor, usable: list[int], x: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _rows(self, measured: Measurement, x: Tensor | None) -> tuple[Tensor, Tensor]:
         """Gather the points that the reduction needs, behind ``x``, and their distances."""
-        u, v = self.pairs.u, self.pairs.v
+        self.last = measured.steepest
+        u, v = self.pairs.points.chunk(2)
+        distance = measured.distance
         if self.reduce == "max":
-            chosen = slice(self.last, self.last + 1)
-            u, v, distance = u[chosen], v[chosen], distance[chosen]
-        elif len(usable) < len(u):
-            at = torch.tensor(usable, device=u.device)
+            at = slice(self.last, self.last + 1)
             u, v, distance = u[at], v[at], distance[at]
-        return torch.cat([u, v] if x is None else [x, u, v]), distance
+        elif len(measured.usable) < len(u):
+            usable = torch.tensor(measured.usable, device=u.device)
+            u, v, distance = u[usable], v[usable], distance[usable]
+        if x is None:
+            return torch.cat([u, v]), distance
+        if x.dtype is not u.dtype or x.shape[1:] != u.shape[1:] or x.device != u.device:
+            raise ValueError(
+                f"the minibatch must be {u.dtype} of shape (batch, {', '.join(map(str, u.shape[1:]))}) on {u.device}, "
+                f"as the pairs are; got {x.dtype} of shape {tuple(x.shape)} on {x.device}"
+            )
+        return torch.cat([x, u, v]), distance
 
     def _weigh(self, output: Tensor, distance: Tensor) -> Tensor:
         """Reduce the quotients of the taken rows, with their gradient, and multiply by λ."""
         value = quotient(output, distance, self.pairs.p_out)
+        self.value.copy_(value.detach().amax())
         if self.reduce == "max":
-            value = value[0]
+            value = value.squeeze(0)
         elif self.reduce == "mean":
             value = value.mean()
         else:
@@ -206,14 +214,6 @@ class LipschitzPenalty(nn.Module):
         if self.cap is not None:
             value = value * (self.cap / value.detach().clamp_min(self.cap))
         return self.weight * (value if self.power == 1 else value.square())
-
-    def _check_batch(self, x: Tensor) -> None:
-        points = self.pairs.points
-        if x.shape[1:] != points.shape[1:] or x.dtype != points.dtype or x.device != points.device:
-            raise ValueError(
-                f"the minibatch must be {points.dtype} of shape (batch, {', '.join(map(str, points.shape[1:]))}) "
-                f"on {points.device}, as the pairs are; got {x.dtype} of shape {tuple(x.shape)} on {x.device}"
-            )
 
     def get_extra_state(self) -> Tensor:
         """Return the number of calls and the index of the steepest pair, on which ``every`` depends."""
