@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cheaplip.lipschitz.bound import Bound
 from cheaplip.modes import Model, frozen, modules_of, unwrap
-from cheaplip.norms import Box, Norm
-from cheaplip.pairs import Measurement, Pairs, Start
+from cheaplip.norms import Box, Norm, check_norm, per_sample, vector_norm
+from cheaplip.pairs import Pairs, Search, Start
+
+# Far above what float64 loses in a forward of a network, far below what anyone reads off a bound.
+ROUNDING = 1e-9
 
 
 def lower(
@@ -21,13 +24,14 @@ def lower(
     p_out: Norm = 2,
     box: Box | None = None,
     pairs: int = 64,
-    steps: int = 200,
+    steps: int = 100,
     seed: int = 0,
 ) -> Bound:
     """Search for the steepest pair of inputs: a lower bound on the Lipschitz constant, with its witness.
 
-    Algorithm 1 is run long, from many data points and their noisy copies, and the steepest pair ever seen is
-    measured once more by itself.
+    Algorithm 1 is run long, with the paper's step and with steps of given length, from data points and their noisy
+    copies; in Euclidean norms a power iteration of the Jacobian along close pairs runs beside them. The steepest pair
+    ever seen is measured once more, of a module in float64.
 
     Args:
         model: a module or any callable of its input; it is evaluated as in eval mode.
@@ -36,11 +40,13 @@ def lower(
         p_out: the norm of outputs, likewise.
         box: ``(low, high)`` to stay in, numbers or one per channel; None searches all space.
         pairs: how many pairs climb at a time.
-        steps: how many moves they make; the cost is one forward and one input backward of ``2 * pairs`` points each.
+        steps: how many moves they make; each costs one forward and one input backward of ``2 * pairs`` points,
+            for each of the two or three searches.
         seed: the seed of the starts.
 
     Returns:
-        The bound; ``witness`` is the pair, ``proven`` is True up to the rounding of one evaluation.
+        The bound; ``witness`` is the pair. It is ``proven`` where float64 measured it, less a margin of 1e-9 for
+        rounding; of a callable, which cannot be widened, it is an estimate, some 1e-5 off for float32 inputs.
 
     Raises:
         ValueError: if ``x`` does not fit the model, or all outputs are NaN or infinite.
@@ -49,32 +55,65 @@ def lower(
     Reference: Bungert et al. 2021, equation 5 and Algorithm 1.
 
     Example:
-        >>> bound = lower(lambda x: 3 * x, torch.rand(10, 2))
+        >>> net = nn.Linear(2, 2, bias=False)
+        >>> net.weight.data = 3 * torch.eye(2)
+        >>> bound = lower(net, torch.rand(10, 2))
         >>> round(bound.value, 3), bound.proven
         (3.0, True)
     """
     for name, count in (("pairs", pairs), ("steps", steps)):
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} must be a whole number of at least 1; got {count!r}")
-    u, v = Start(x, noise=0.1, seed=seed).draw(pairs)
-    climbing = Pairs(u, v, p_in=p_in, p_out=p_out, box=box)
-    best: list[Any] = [-1.0, None]
-
-    def remember(measured: Measurement) -> None:
-        steepest = measured.steepest
-        if measured.values[steepest] > best[0]:
-            pair = torch.stack([climbing.u[steepest], climbing.v[steepest]]).clone()
-            best[:] = [measured.values[steepest], pair]
-
+    # How far apart a pair starts, in units of the data's scale: the power iteration wants a derivative.
+    searches: dict[str, tuple[Search, float]] = {"ascent": ("ascent", 0.1), "paper": ("paper", 0.1)}
+    if check_norm(p_in) == check_norm(p_out) == 2:
+        searches["power"] = (_power_iteration, 0.01)
     inner = unwrap(model)
     with frozen(modules_of(model)):
-        for _ in range(steps):
-            measured = climbing.measure(inner, climb=True)
-            remember(measured)
-            climbing.move(measured)
-        remember(climbing.measure(inner))
-        pair = best[1]
-        # Alone, since in a batch of other pairs the last bits may differ.
-        witness = Pairs(pair[:1], pair[1:], p_in=p_in, p_out=p_out, min_distance=0.0)
-        value = witness.measure(inner).values[0]
-    return Bound(value, "pairs", True, "all" if box is None else "box", (pair[0], pair[1]))
+        found: dict[str, tuple[float, Tensor]] = {}
+        for name, (search, noise) in searches.items():
+            u, v = Start(x, noise=noise, seed=seed).draw(pairs)
+            found[name] = _climb(Pairs(u, v, p_in=p_in, p_out=p_out, box=box, search=search), inner, steps)
+        method = max(found, key=lambda name: found[name][0])
+        pair = found[method][1]
+        value, proven = _measure_alone(inner, pair, p_in, p_out)
+    domain = "all" if box is None else "box"
+    return Bound(value, f"pairs ({method})", proven=proven, domain=domain, witness=(pair[0], pair[1]))
+
+
+def _climb(pairs: Pairs, function: Model, steps: int) -> tuple[float, Tensor]:
+    """Return the largest quotient on the way up, and the two points that have it."""
+    best, pair = -1.0, pairs.points[:0]
+    for step in range(steps + 1):
+        measured = pairs.measure(function, climb=step < steps)
+        largest = measured.values[measured.steepest]
+        if largest > best:
+            best, pair = largest, pairs.points[[measured.steepest, measured.steepest + len(pairs)]].clone()
+        if measured.ascent is not None:
+            pairs.move(measured)
+    return best, pair
+
+
+def _measure_alone(function: Model, pair: Tensor, p_in: Norm, p_out: Norm) -> tuple[float, bool]:
+    """Measure one pair by itself, in float64 if the function is a module; tell whether that is a proof."""
+    proven = isinstance(function, nn.Module)
+    if isinstance(function, nn.Module):
+        function, pair = copy.deepcopy(function).double().eval(), pair.double()
+    value = Pairs(pair[:1], pair[1:], p_in=p_in, p_out=p_out, min_distance=0.0).measure(function).values[0]
+    return max(0.0, value * (1 - ROUNDING)) if proven else value, proven
+
+
+def _power_iteration(
+    u: Tensor, v: Tensor, gradient_u: Tensor, gradient_v: Tensor, quotient: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Turn each pair towards the Jacobian's leading direction, keep its distance, and move its centre uphill."""
+    difference = u - v
+    distance = vector_norm(difference)
+    # What remains of ∇L without the distance's own part is Jᵀ (f(u) - f(v)), up to a factor.
+    own = difference * per_sample(quotient / distance.square(), difference)
+    turned = (gradient_u + own) - (gradient_v - own)
+    uphill = gradient_u + gradient_v
+    tiny = torch.finfo(u.dtype).tiny
+    half = turned * per_sample(0.5 * distance / vector_norm(turned).clamp_min(tiny), u)
+    centre = (u + v) / 2 + uphill * per_sample(step / vector_norm(uphill).clamp_min(tiny), u)
+    return centre + half, centre - half
