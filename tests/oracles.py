@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
@@ -49,9 +50,10 @@ def gradients(value: Tensor, model: nn.Module) -> list[Tensor]:
 
 
 def assert_all_close(first: Iterable[Tensor], second: Iterable[Tensor], rtol: float = 1e-9) -> None:
-    """Compare two lists of tensors, relative to the largest entry of each."""
-    for one, other in zip(first, second, strict=True):
-        scale = float(other.abs().max()) if other.numel() else 1.0
+    """Compare two lists of tensors, relative to the largest entry among them all."""
+    pairs = list(zip(first, second, strict=True))
+    scale = max((other.detach().abs().max().item() for _, other in pairs if other.numel()), default=1.0)
+    for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=rtol, atol=rtol * max(scale, 1e-6))
 
 
@@ -66,21 +68,25 @@ def matrix_of(f: Function, shape: tuple[int, ...]) -> Tensor:
 
 def operator_norm(matrix: Tensor, p: float) -> float:
     """Return the norm of a matrix from p to p: 1 largest column sum, 2 spectral, inf largest row sum."""
-    return float(torch.linalg.matrix_norm(matrix.double(), ord=p))
+    return float(torch.linalg.matrix_norm(matrix.detach().double(), ord=p))
+
+
+def seeded(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Return a module with its parameters drawn from a seed; the global generator stays as it is."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(drawn * (1.5 / math.sqrt(max(1, parameter[0].numel()))))
+    return net
 
 
 def mlp(*widths: int, seed: int = 0, dtype: torch.dtype = torch.float64, act: type[nn.Module] = nn.Tanh) -> nn.Module:
     """Return a small fully connected network with weights from a seed, on logits."""
-    generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), act()]
-    net = nn.Sequential(*layers[:-1]).to(dtype)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.copy_(drawn * (1.5 / math.sqrt(parameter.shape[-1])))
-    return net
+    return seeded(nn.Sequential(*layers[:-1]).to(dtype), seed)
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

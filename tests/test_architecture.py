@@ -21,8 +21,20 @@ PACKAGE = ROOT / "src" / "cheaplip"
 
 # A module may import what stands before it. A new one gets its place here and in the docs.
 ORDER = (
-    *("norms", "modes", "pairs", "attacks", "lipschitz", "penalties", "evaluation", "training"),
-    *("data", "models", "runs", "experiments", "report", "cli", "__main__"),
+    *(
+        "files",
+        "checks",
+        "sources",
+        "norms",
+        "modes",
+        "pairs",
+        "attacks",
+        "lipschitz",
+        "penalties",
+        "evaluation",
+        "training",
+    ),
+    *("data", "models", "settings", "runs", "experiments", "report", "cli", "__main__"),
 )
 ALONE = {"control", "reference"}  # import nothing of cheaplip
 # May `import cheaplip`, whose names reach up to runs.
@@ -90,9 +102,7 @@ def test_every_form_of_import_is_seen(source: str, expected: str) -> None:
 @each([path for path in MODULES if path != PACKAGE / "__init__.py"])  # what __init__ may load is tested below
 def test_module_imports_only_from_its_left(path: Path) -> None:
     me = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    assert me in {*ALONE, *ORDER}, (
-        f"{me} has no place in the import order: give it one in ORDER and in the docs"
-    )
+    assert me in {*ALONE, *ORDER}, f"{me} has no place in the import order: give it one in ORDER and in the docs"
     allowed = {me} if me in ALONE else {me, *ALONE, *ORDER[: ORDER.index(me)]}
     if me in ON_THE_SURFACE:
         allowed.add("cheaplip")
@@ -126,9 +136,7 @@ def test_class_inherits_at_most_a_protocol_of_the_package(path: Path) -> None:
             continue
         ours = [base for base in cls.__mro__[1:] if base.__module__.partition(".")[0] == "cheaplip"]
         assert len(ours) <= 1, f"{cls} inherits from {ours}: inheritance goes no deeper than two"
-        assert all(getattr(base, "_is_protocol", False) for base in ours), (
-            f"{cls} extends {ours}, which is final"
-        )
+        assert all(getattr(base, "_is_protocol", False) for base in ours), f"{cls} extends {ours}, which is final"
 
 
 def test_import_loads_no_third_party_package_beyond_torch_and_numpy() -> None:

@@ -32,7 +32,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(self.epoch))
-        for at in order.split(self.size):
+        for at in torch.split(order, self.size):
             yield self.x[at], self.y[at]
 
 
@@ -157,7 +157,7 @@ def test_adversary_replaces_the_minibatch_and_leaves_batchnorm_alone() -> None:
     seen: list[bool] = []
 
     def adversary(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        norm = model[1]
+        norm = list(model.children())[1]
         assert isinstance(norm, nn.BatchNorm1d)
         seen.append(norm.training)
         model(x + 100)

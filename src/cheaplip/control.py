@@ -62,15 +62,15 @@ class Discrepancy:
             raise ValueError(f'measure must be "accuracy" or "loss"; got {measure!r}')
         if rule not in ("additive", "multiplicative"):
             raise ValueError(f'rule must be "additive" or "multiplicative"; got {rule!r}')
-        if measure == "accuracy" and not 0 < target < 1:
+        if measure == "accuracy" and not (_finite(target) and 0 < target < 1):
             raise ValueError(f"target must be an accuracy between 0 and 1, as a fraction; got {target!r}")
-        if measure == "loss" and not 0 < target < math.inf:
+        if not (_finite(target) and target > 0):
             raise ValueError(f"target must be a finite loss above 0; got {target!r}")
-        if not 0 < step < math.inf:
+        if not (_finite(step) and step > 0):
             raise ValueError(f"step must be a finite number above 0; got {step!r}")
         if not isinstance(warmup, int) or warmup < 0:
             raise ValueError(f"warmup must be a whole number of at least 0; got {warmup!r}")
-        if not 0 <= floor < math.inf:
+        if not (_finite(floor) and floor >= 0):
             raise ValueError(f"floor must be a finite number of at least 0; got {floor!r}")
         if rule == "multiplicative" and floor == 0:
             raise ValueError("the multiplicative rule cannot leave 0: give a floor above 0, for example floor=1e-4")
@@ -83,19 +83,27 @@ class Discrepancy:
         Args:
             value: accuracy (a fraction of 1) or loss, of a minibatch or of an epoch; a tensor may stay on its device.
         """
+        if not isinstance(value, Tensor) or value.is_cpu:  # a look at a GPU's tensor would make it wait
+            self._check(value.item() if isinstance(value, Tensor) else value)
         self.calls += 1
         if self.calls <= self.warmup:
             return
         gap = value - self.target if self.measure == "accuracy" else self.target - value
         weight = self.penalty.weight
         if isinstance(weight, Tensor):
-            # Without a look at the values, so that a GPU is not made to wait.
             better = torch.as_tensor(gap, device=weight.device) > 0
             with torch.no_grad():
-                weight.copy_(torch.where(better, self._raised(weight), self._lowered(weight)).clamp_min(self.floor))
+                moved = torch.where(better, self._raised(weight), self._lowered(weight)).clamp_min(self.floor)
+            # A new tensor: a graph may still hold the old one for its backward.
+            self.penalty.weight = moved.to(weight.dtype)
         else:
-            moved = self._raised(weight) if gap > 0 else self._lowered(weight)
-            self.penalty.weight = max(self.floor, moved)
+            self.penalty.weight = max(self.floor, self._raised(weight) if gap > 0 else self._lowered(weight))
+
+    def _check(self, value: float) -> None:
+        if self.measure == "accuracy" and not 0 <= value <= 1:
+            raise ValueError(f"accuracy must be a fraction between 0 and 1; got {value}: divide percent by 100")
+        if math.isnan(value):
+            raise ValueError(f"loss must be a number; got {value}: lower the learning rate or λ")
 
     def _raised(self, weight: Any) -> Any:
         return weight + self.size if self.rule == "additive" else weight * (1 + self.size)
@@ -123,3 +131,7 @@ class Discrepancy:
         if set(state) != {"calls"}:
             raise ValueError(f"a control's state must have the key 'calls' alone; got {sorted(state)}")
         self.calls = int(state["calls"])
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

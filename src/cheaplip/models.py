@@ -132,8 +132,8 @@ def build(spec: str, *, shape: Sequence[int], classes: int | None, seed: int = 0
         elif kind == "cnn":
             model = _build_cnn(spec, parts, shape, classes)
         else:
-            model = _build_own(spec, shape, classes)
-    check_fits(model, shape, classes)
+            model = _build_own(spec, shape, classes, seed)
+        check_fits(model, shape, classes)  # still seeded: lazy layers draw their weights in the first forward
     return model
 
 
@@ -164,8 +164,9 @@ def _build_cnn(spec: str, parts: list[str], shape: tuple[int, ...], classes: int
     return cnn(shape[0], shape[1], classes, *parts)
 
 
-def _build_own(spec: str, shape: tuple[int, ...], classes: int | None) -> nn.Module:
+def _build_own(spec: str, shape: tuple[int, ...], classes: int | None, seed: int) -> nn.Module:
     factory = _import(spec)
+    torch.default_generator.manual_seed(seed)  # again: the import happens once and may have drawn
     model = factory(**_taken(factory, spec, {"shape": shape, "classes": classes}))
     if not isinstance(model, nn.Module):
         raise TypeError(f"{spec} must return a torch.nn.Module; got {type(model).__name__}")
@@ -180,7 +181,7 @@ def _import(spec: str) -> Callable[..., Any]:
     try:
         imported = importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"{expected}: {error}; the folder of a factory must be on PYTHONPATH") from error
+        raise ValueError(f"{expected}: {error}; its folder must be on PYTHONPATH") from error
     try:
         found: Any = reduce(getattr, name.split("."), imported)
     except AttributeError as error:
@@ -219,12 +220,11 @@ def check_fits(model: nn.Module, shape: Sequence[int], classes: int | None) -> N
     Example:
         >>> check_fits(nn.Linear(4, 3), (5,), 3)
         Traceback (most recent call last):
-        ValueError: the model must take inputs of shape (n, 5); on zeros of shape (2, 5) it raised ...
+        ValueError: the model must take inputs of shape (5,); on zeros of shape (2, 5) it raised ...
     """
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     zeros = torch.zeros(2, *shape, dtype=parameter.dtype, device=parameter.device)
     layers = [layer for layer in model.modules() if layer.training]
-    takes = f"({', '.join(map(str, ('n', *shape)))})"
     try:
         for layer in layers:
             layer.training = False
@@ -233,7 +233,7 @@ def check_fits(model: nn.Module, shape: Sequence[int], classes: int | None) -> N
     except Exception as error:  # whatever a user's forward raises on a shape that it was not made for
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"the model must take inputs of shape {takes}; on zeros of shape {tuple(zeros.shape)} it raised "
+            f"the model must take inputs of shape {tuple(shape)}; on zeros of shape {tuple(zeros.shape)} it raised "
             f"{type(error).__name__}: {reason}"
         ) from error
     finally:

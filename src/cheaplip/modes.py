@@ -6,13 +6,14 @@ not learn from them and Dropout must not blur them, so pairs see the network as 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from cheaplip.sources import closed_over, reads_training
 
 Model: TypeAlias = "nn.Module | Callable[[Tensor], Tensor]"
 
@@ -74,7 +75,7 @@ def modules_of(model: Model, modules: Iterable[nn.Module] | None = None) -> tupl
         True
     """
     if modules is not None:
-        found = tuple(modules)
+        found = tuple(modules) if isinstance(modules, Iterable) and not isinstance(modules, nn.Module) else (modules,)
         for module in found:
             if not isinstance(module, nn.Module):
                 raise TypeError(f"modules must hold torch.nn.Module objects; got {type(module).__name__}")
@@ -84,62 +85,43 @@ def modules_of(model: Model, modules: Iterable[nn.Module] | None = None) -> tupl
         return (model,)
     if not callable(model):
         raise TypeError(f"model must be a torch.nn.Module or a callable; got {type(model).__name__}")
-    return tuple(m for m in map(unwrap, _closed_over(model)) if isinstance(m, nn.Module))
+    return tuple(m for m in map(unwrap, closed_over(model)) if isinstance(m, nn.Module))
 
 
-def _closed_over(function: Callable[..., Any]) -> Iterator[Any]:
-    """Yield what a function, method or partial refers to: arguments, cells and the globals that it names."""
-    if isinstance(function, functools.partial):
-        yield from (function.func, *function.args, *function.keywords.values())
-        yield from _closed_over(function.func)
-    if (owner := getattr(function, "__self__", None)) is not None:
-        yield owner
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # a cell that is not filled yet
-            continue
-    names = getattr(function, "__globals__", {})
-    yield from (names[name] for name in code.co_names if name in names)
+_ASKED = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+
+# How a type of layer is in train mode: asked at every step, so remembered.
+_SAME, _ASK, _OTHER = range(3)
+_KINDS: dict[type[nn.Module], int] = {}
 
 
-# Whether a layer of a type may compute something else in train mode: asked at every step, so remembered.
-_MAY_DIFFER: dict[type[nn.Module], bool] = {}
-
-
-def _may_differ(kind: type[nn.Module]) -> bool:
-    if kind not in _MAY_DIFFER:
-        known = (
-            nn.modules.batchnorm._NormBase,
-            nn.modules.dropout._DropoutNd,
-            nn.RNNBase,
-            nn.MultiheadAttention,
-            nn.RReLU,
-        )
-        _MAY_DIFFER[kind] = issubclass(kind, known) or _reads_training(kind)
-    return _MAY_DIFFER[kind]
-
-
-def _reads_training(kind: type[nn.Module]) -> bool:
-    """Tell whether a user's own layer looks at its ``training`` flag."""
-    own = [base for base in kind.__mro__ if not base.__module__.startswith("torch.")]
-    names = [getattr(getattr(m, "__code__", None), "co_names", ()) for base in own for m in vars(base).values()]
-    return any("training" in of_method for of_method in names)
+def _kind(layer: type[nn.Module]) -> int:
+    if layer not in _KINDS:
+        own = [base for base in layer.__mro__ if not base.__module__.startswith("torch.")]
+        if (
+            any(reads_training(member) for base in own for member in vars(base).values())
+            or issubclass(layer, nn.RReLU)
+            or layer.__name__ == "_SpectralNorm"
+        ):
+            _KINDS[layer] = _OTHER
+        else:
+            _KINDS[layer] = _ASK if issubclass(layer, _ASKED) else _SAME
+    return _KINDS[layer]
 
 
 def _differs(layer: nn.Module) -> bool:
     """Tell whether one layer in train mode computes something else than in eval mode."""
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return True  # nobody knows what a hook looks at; spectral_norm's moves its vectors
+    kind = _kind(type(layer))
+    if kind != _ASK:
+        return kind == _OTHER
     if isinstance(layer, nn.modules.batchnorm._NormBase):
         # InstanceNorm without running statistics is the same in both modes; BatchNorm always looks at its batch.
         return layer.track_running_stats or isinstance(layer, nn.modules.batchnorm._BatchNorm)
     if isinstance(layer, nn.modules.dropout._DropoutNd):
         return layer.p > 0
-    if isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)):
-        return layer.dropout > 0
-    return True
+    return isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)) and layer.dropout > 0
 
 
 def differs_in_training(modules: Iterable[nn.Module]) -> bool:
@@ -155,7 +137,7 @@ def differs_in_training(modules: Iterable[nn.Module]) -> bool:
     while stack:
         layer = stack.pop()
         if layer is not None:
-            if layer.training and _may_differ(type(layer)) and _differs(layer):
+            if layer.training and _differs(layer):
                 return True
             stack.extend(layer._modules.values())
     return False
@@ -165,7 +147,8 @@ def differs_in_training(modules: Iterable[nn.Module]) -> bool:
 def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Run modules as in eval mode, with autocast off, and leave no trace: flags are restored on the way out.
 
-    Recurrent layers keep their train flag (cuDNN refuses a backward in eval mode) and lose their dropout instead.
+    PyTorch's recurrent layers keep their train flag (cuDNN refuses a backward in eval mode) and lose their dropout
+    instead.
 
     Example:
         >>> net = nn.Dropout(0.5)
@@ -176,13 +159,13 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
         True
     """
     layers = {layer: None for module in modules for layer in module.modules() if layer.training}
-    recurrent = [(layer, layer.dropout) for layer in layers if isinstance(layer, nn.RNNBase)]
+    builtin = [layer for layer in layers if type(layer).__module__ == nn.RNNBase.__module__]
+    recurrent = [(layer, layer.dropout) for layer in builtin if isinstance(layer, nn.RNNBase)]
     try:
         for layer in layers:
-            if isinstance(layer, nn.RNNBase):
-                layer.dropout = 0.0
-            else:
-                layer.training = False
+            layer.training = False
+        for layer, _ in recurrent:
+            layer.training, layer.dropout = True, 0.0
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:

@@ -72,10 +72,10 @@ def vector_norm(x: Tensor, p: Norm = 2) -> Tensor:
         >>> vector_norm(torch.tensor([[3.0, 4.0]]), p=1)
         tensor([7.])
     """
-    if type(p) is not float:  # a float has been through check_norm, or fails below
+    if type(p) is not float or p not in _DUAL:
         p = check_norm(p)
     if not callable(p):
-        norms: Tensor = torch.linalg.vector_norm(x.flatten(1), ord=_DUAL[_DUAL[p]], dim=1)
+        norms: Tensor = torch.linalg.vector_norm(x.flatten(1) if x.dim() > 1 else x.unsqueeze(1), ord=p, dim=1)
         return norms
     value = p(x)
     if value.shape != x.shape[:1]:
@@ -116,7 +116,7 @@ def norm_gradient(x: Tensor, p: Norm = 2, norm: Tensor | None = None) -> Tensor:
     if p == 2:
         norm = vector_norm(x, 2) if norm is None else norm
         return x / per_sample(norm, x).clamp_min(torch.finfo(x.dtype).tiny)
-    flat = x.flatten(1)
+    flat = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
     largest = flat.abs().argmax(1, keepdim=True)
     return torch.zeros_like(flat).scatter_(1, largest, flat.gather(1, largest).sign()).view_as(x)
 
@@ -189,16 +189,18 @@ def box_tensors(box: Box, like: Tensor) -> tuple[Tensor, Tensor]:
     """
     try:
         low_value, high_value = box
-    except (TypeError, ValueError):
-        raise ValueError(f"box must be a pair (low, high); got {box!r}") from None
-    low, high = (_bound_tensor(value, like) for value in (low_value, high_value))
+        low, high = (torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (low_value, high_value))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"box must be a pair (low, high) of numbers, or of one number per channel; got {box!r}"
+        ) from None
+    low, high = _per_channel(low, like), _per_channel(high, like)
     if not bool((low < high).all()):
         raise ValueError(f"box must have low < high in every channel; got {box!r}")
     return low, high
 
 
-def _bound_tensor(value: Bound, like: Tensor) -> Tensor:
-    bound = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+def _per_channel(bound: Tensor, like: Tensor) -> Tensor:
     if bound.dim() == 0:
         return bound
     channels = like.shape[1] if like.dim() > 1 else 1

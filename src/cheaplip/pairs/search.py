@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -40,21 +40,29 @@ def move(search: Search, points: Tensor, climb: Ascent, step: Tensor) -> None:
 
     Example:
         >>> points, one = torch.tensor([[0.0], [1.0]]), torch.ones(1)
-        >>> move("ascent", points, Ascent(one, torch.tensor([[-2.0], [2.0]]), one), step=one / 2)
+        >>> move("ascent", points, Ascent(one, torch.tensor([[-2.0], [2.0]]), (one,)), step=one / 2)
         >>> points
         tensor([[-0.5000],
                 [ 1.5000]])
     """
-    value, direction, scale = climb
+    value, direction, _ = climb
     half = len(step)
     if callable(search):
-        gradient = direction * per_sample(scale.repeat(2), direction)
-        u, v = search(points[:half], points[half:], gradient[:half], gradient[half:], value, step)
-        points.copy_(torch.cat([u, v]))
+        gradient = direction * per_sample(climb.scale.repeat(2), direction)
+        moved = search(points[:half], points[half:], gradient[:half], gradient[half:], value, step)
+        points.copy_(torch.cat(_checked(moved, points[:half].shape)))
         return
     if search == "paper":
-        length = (step * value * scale).expand(2, -1)
+        length = (step * value * climb.scale).expand(2, -1)
     else:
         size = vector_norm(direction).clamp_min_(torch.finfo(direction.dtype).tiny)
         length = step / size.view(2, -1)
     points.addcmul_(direction, per_sample(length.reshape(-1), direction))
+
+
+def _checked(moved: Any, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    fits = isinstance(moved, (tuple, list)) and len(moved) == 2
+    if not fits or not all(isinstance(part, Tensor) and part.shape == shape for part in moved):
+        got = [tuple(getattr(part, "shape", ())) for part in moved] if fits else type(moved).__name__
+        raise ValueError(f"search must return the moved (u, v), each of shape {tuple(shape)}; got {got}")
+    return moved[0], moved[1]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cheaplip.checks import number, whole_number
+
 STARTS = ("noise", "samples", "uniform")
 # Half the data's scale: far enough that a pair sees more than one point's neighbourhood.
 NOISE = 0.5
+# Renewal takes a few pairs at almost every step: they are drawn in larger lots, within a few megabytes.
+MOST_AT_ONCE, FLOATS_AT_ONCE = 64, 2**18
 
 
 def check_points(x: Tensor, name: str) -> None:
@@ -22,6 +27,17 @@ def check_points(x: Tensor, name: str) -> None:
         raise ValueError(f"{name} must hold at least one sample, shape (n, *input); got {tuple(x.shape)}")
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} must be finite; got NaN or infinite entries")
+
+
+def check_pairs(u: Tensor, v: Tensor) -> None:
+    """Raise unless ``u`` and ``v`` are finite floating samples that fit each other."""
+    check_points(u, "u")
+    check_points(v, "v")
+    if u.shape != v.shape or u.dtype != v.dtype or u.device != v.device:
+        raise ValueError(
+            "u and v must have the same shape (pairs, *input), device and dtype; "
+            f"got {tuple(u.shape)} {u.device} {u.dtype} and {tuple(v.shape)} {v.device} {v.dtype}"
+        )
 
 
 def scale_of(x: Tensor, samples: int = 200) -> float:
@@ -55,7 +71,7 @@ class Start(nn.Module):
         kind: ``"noise"``, a sample and its noisy copy (the paper); ``"samples"``, two different samples;
             ``"uniform"``, two random points within the range of the data, coordinate by coordinate.
         noise: the 2-norm of the noise, in units of the data's scale (:func:`scale_of`).
-        seed: the seed of all draws; draw number k depends on it and on k alone.
+        seed: the seed of all draws, which depend on it and on how many pairs were drawn before, alone.
 
     Raises:
         ValueError: for an unknown kind or one that the pool is too small for.
@@ -85,36 +101,55 @@ class Start(nn.Module):
             raise ValueError(f"start must be one of {', '.join(STARTS)}; got {kind!r}")
         if kind == "samples" and len(pool) < 2:
             raise ValueError('start="samples" needs at least 2 samples; got 1: use start="noise"')
-        if not 0 < noise < math.inf:
-            raise ValueError(f"noise must be a finite number above 0, in units of the data's scale; got {noise!r}")
+        if partners is not None and partners.shape != pool.shape:
+            raise ValueError(f"partners must have the pool's shape {tuple(pool.shape)}; got {tuple(partners.shape)}")
         self.register_buffer("pool", pool.detach().clone())
         self.register_buffer("partners", None if partners is None else partners.detach().clone())
-        self.kind, self.seed, self.draws = kind, seed, 0
-        self.radius = noise * scale_of(pool)
+        self.kind, self.seed, self.draws = kind, whole_number(seed, "seed", low=0), 0
+        self.radius = number(noise, "noise", above=0) * scale_of(pool)
+        self._stock: tuple[int, Tensor, Tensor] | None = None
 
-    def draw(self, count: int, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Draw pairs, ``(count, *shape)`` each.
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Draw pairs, ``(count, *shape)`` each, from all of the pool."""
+        size = max(1, min(MOST_AT_ONCE, FLOATS_AT_ONCE // max(1, self.pool[0].numel())))
+        if count > size:
+            self.draws = -(-self.draws // size) * size + size
+            return self._draw(count, -self.draws)
+        if self.draws % size + count > size:
+            self.draws += size - self.draws % size
+        number, first = divmod(self.draws, size)
+        self.draws += count
+        if self._stock is None or self._stock[0] != number:
+            self._stock = (number, *self._draw(size, number))
+        return self._stock[1][first : first + count], self._stock[2][first : first + count]
 
-        Args:
-            count: how many.
-            at: which of the pool to start from; by default drawn at random (different ones, while they last).
-        """
-        # One generator a draw: its whole state is the number of draws, and copies need no care.
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.draws)
+    def renew(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Return new points for the pairs of these indices: drawn, or their own start with fresh noise."""
+        if self.partners is None:
+            return self.draw(len(at))
         self.draws += 1
+        noise = self._random(torch.randn, len(at), self._generator(self.draws))
+        return self.pool[at], self.partners[at] + noise * (self.radius / math.sqrt(max(1, noise[0].numel())))
+
+    def _draw(self, count: int, number: int) -> tuple[Tensor, Tensor]:
+        generator = self._generator(number)
         if self.kind == "uniform":
             low, high = self.pool.amin(0), self.pool.amax(0)
+            if len(self.pool) == 1:  # no range to fill
+                low, high = low - self.radius, high + self.radius
             u, v = (low + (high - low) * self._random(torch.rand, count, generator) for _ in range(2))
             return u, v
-        if at is None:
-            at = self._indices(count, generator)
+        at = self._indices(count, generator)
         u = self.pool[at]
         if self.kind == "samples":
             shift = torch.randint(1, len(self.pool), (count,), generator=generator).to(at.device)
             return u, self.pool[(at + shift) % len(self.pool)]
         noise = self._random(torch.randn, count, generator)
-        noise *= self.radius / math.sqrt(max(1, noise[0].numel()))
-        return u, (u if self.partners is None else self.partners[at]) + noise
+        return u, u + noise.mul_(self.radius / math.sqrt(max(1, noise[0].numel())))
+
+    def _generator(self, number: int) -> torch.Generator:
+        # One generator a draw: the whole state is the number of draws, and copies need no care.
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
 
     def _indices(self, count: int, generator: torch.Generator) -> Tensor:
         size = len(self.pool)
@@ -129,10 +164,16 @@ class Start(nn.Module):
         drawn: Tensor = sampler((count, *self.pool.shape[1:]), generator=generator, dtype=torch.float32)
         return drawn.to(self.pool)
 
+    def _apply(self, function: Callable[..., Any], recurse: bool = True) -> Start:
+        self._stock = None  # it has the old dtype and device
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def get_extra_state(self) -> Tensor:
-        """Return the number of draws so far."""
-        return torch.tensor(self.draws)
+        """Return what draws depend on beside the pool: seed, number of draws, size of the noise."""
+        return torch.tensor([self.seed, self.draws, self.radius], dtype=torch.float64)
 
     def set_extra_state(self, state: Any) -> None:
-        """Set the number of draws so far."""
-        self.draws = int(state)
+        """Take over what :meth:`get_extra_state` returned."""
+        seed, draws, self.radius = state.tolist()
+        self.seed, self.draws, self._stock = int(seed), int(draws), None

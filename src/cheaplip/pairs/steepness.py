@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -50,10 +51,14 @@ def _explain(function: Model, points: Tensor, error: RuntimeError) -> str:
     return f"the model failed on inputs of shape {tuple(points.shape)} {points.dtype}: {first_line}"
 
 
+def widen(x: Tensor) -> Tensor:
+    """Return ``x`` in float32 or wider: quotients of close points lose all digits in half precision."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
 def _change(output: Tensor) -> Tensor:
-    """Return f(u) - f(v) in float32 or wider: quotients of close points lose all digits in half precision."""
-    wide = output if output.dtype in (torch.float32, torch.float64) else output.float()
-    first, second = wide.chunk(2)
+    """Return f(u) - f(v)."""
+    first, second = widen(output).chunk(2)
     return first - second
 
 
@@ -67,18 +72,35 @@ def quotient(output: Tensor, distance: Tensor, p_out: Norm) -> Tensor:
     return vector_norm(_change(output), p_out) / distance
 
 
+def _pull_back(output: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
+    gradient = None
+    if output.requires_grad:
+        (gradient,) = torch.autograd.grad(output, leaf, cotangent, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            "the model's output does not depend on its input by any differentiable operation: "
+            "remove .detach(), no_grad or integer arithmetic from its forward"
+        )
+    return gradient
+
+
 class Ascent(NamedTuple):
     """The quotients, and where they rise.
 
     Attributes:
         value: the quotients, ``(P,)``.
-        direction: ``(2P, *shape)``; ``scale`` times it is the gradient with respect to all u, then all v.
-        scale: ``(P,)``; a search by steps of given length needs no scale, so it is not multiplied in.
+        direction: ``(2P, *shape)``; divided by ``divisor`` it is the gradient with respect to all u, then all v.
+        divisor: factors of shape ``(P,)``; steps of given length do not need them, so they are not divided by.
     """
 
     value: Tensor
     direction: Tensor
-    scale: Tensor
+    divisor: tuple[Tensor, ...]
+
+    @property
+    def scale(self) -> Tensor:
+        """One over the divisor, ``(P,)``."""
+        return math.prod(self.divisor, start=torch.ones_like(self.value)).reciprocal()
 
 
 def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor, p_in: Norm, p_out: Norm) -> Ascent:
@@ -105,8 +127,6 @@ def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor
     leaf = points.detach().requires_grad_()
     with torch.enable_grad():
         output = apply(function, leaf)
-    if not output.requires_grad:
-        raise ValueError("the model's output does not depend on its input by any differentiable operation")
     with torch.no_grad():
         change = _change(output.detach())
         euclidean = p_in == 2 and p_out == 2
@@ -116,11 +136,10 @@ def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor
         towards = change if euclidean else norm_gradient(change, p_out, size)
         away = difference if euclidean else norm_gradient(difference, p_in, distance)
         slope = value * value if euclidean else value
-        scale = (size * distance if euclidean else distance).reciprocal()
         cotangent = torch.cat([towards, -towards])
-        (direction,) = torch.autograd.grad(output, leaf, cotangent.to(output.dtype))
+        direction = _pull_back(output, leaf, cotangent.to(output.dtype))
         slope = per_sample(slope, difference)
         of_u, of_v = direction.chunk(2)
         of_u.addcmul_(away, slope, value=-1.0)
         of_v.addcmul_(away, slope)
-    return Ascent(value, direction, scale)
+    return Ascent(value, direction, (size, distance) if euclidean else (distance,))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cheaplip.checks import whole_number
 from cheaplip.modes import Model, differs_in_training, frozen, modules_of, runs_in_low_precision, unwrap
 from cheaplip.norms import Box, Norm
 from cheaplip.pairs import Measurement, Pairs, Search, Start
-from cheaplip.pairs.steepness import apply, quotient
+from cheaplip.pairs.steepness import apply, quotient, widen
+from cheaplip.penalties.reduction import check_reduce
 from cheaplip.penalties.weighing import check_power, check_weight
 
 # The lifetime of a pair in moves, chosen by measurement on the selection split: see docs/choices.md.
-LIFETIME = 50
+LIFETIME = 16
 
 
 class LipschitzPenalty(nn.Module):
@@ -59,6 +61,8 @@ class LipschitzPenalty(nn.Module):
 
     weight: Tensor
     value: Tensor
+    served: Tensor
+    served_distance: Tensor
 
     def __init__(
         self,
@@ -80,18 +84,22 @@ class LipschitzPenalty(nn.Module):
         step: float | None = None,
     ) -> None:
         super().__init__()
-        self.reduce, self.temperature = _check_reduce(reduce)
-        for name, count in (("steps", steps), ("every", every)):
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1; got {count!r}")
-        if cap is not None and not cap > 0:
+        self.reduce = check_reduce(reduce)
+        self.power = check_power(power)
+        self.steps, self.every = whole_number(steps, "steps"), whole_number(every, "every")
+        if cap is not None and not (isinstance(cap, (int, float)) and cap > 0):
             raise ValueError(f"cap must be above 0, or None for no cap; got {cap!r}")
-        self.power, self.steps, self.every, self.cap = check_power(power), steps, every, cap
+        self.cap = None if cap == math.inf else cap
         self.pairs = Pairs(u, v, p_in=p_in, p_out=p_out, search=search, renew=renew, box=box,
                            min_distance=min_distance, step=step)  # fmt: skip
         self.register_buffer("weight", u.new_tensor(check_weight(weight)))
         self.register_buffer("value", u.new_zeros(()))
-        self.calls, self.last = 0, 0
+        self.calls = 0
+        if self.every > 1:
+            # What serves at the calls at which nothing moves: the points as they were measured last.
+            count = 1 if self.reduce.name == "max" else len(u)
+            self.register_buffer("served", torch.cat([u[:count], v[:count]]))
+            self.register_buffer("served_distance", u.new_full((count,), math.inf))
 
     @classmethod
     def from_data(
@@ -112,10 +120,8 @@ class LipschitzPenalty(nn.Module):
             >>> penalty.pairs.u.shape
             torch.Size([8, 6])
         """
-        if not isinstance(pairs, int) or pairs < 1:
-            raise ValueError(f"pairs must be a whole number of at least 1; got {pairs!r}")
         pool = Start(x, kind=start, seed=seed)
-        penalty = cls(*pool.draw(pairs), weight=weight, **arguments)
+        penalty = cls(*pool.draw(whole_number(pairs, "pairs")), weight=weight, **arguments)
         penalty.pairs.start = pool
         return penalty
 
@@ -148,11 +154,11 @@ class LipschitzPenalty(nn.Module):
         Raises:
             ValueError: as in :meth:`forward`, or if ``x`` does not fit the pairs.
         """
+        self._check_batch(x)
         inner, used, apart = self._look_at(model, modules)
         if apart:
-            # First the pairs: the model's own forward then leaves its statistics as after a plain step.
-            penalty = self(model, modules=modules)
-            return model(x), penalty
+            logits = model(x)
+            return logits, self(model, modules=used)
         points, distance = self._take(inner, x)
         output = apply(model, points)
         logits, riders = torch.split(output, [len(x), len(output) - len(x)])
@@ -165,68 +171,72 @@ class LipschitzPenalty(nn.Module):
         return unwrap(model), used, runs_in_low_precision(model) or differs_in_training(used)
 
     def _take(self, function: Model, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Measure, move, and return the rows for the loss: ``x``, then the u and the v that the reduction needs."""
-        pairs = self.pairs
+        """Measure, move, and return the points for the loss, behind ``x``, and their distances."""
+        pairs, x_first = self.pairs, [] if x is None else [x]
         if not self.training:
-            return self._rows(pairs.measure(function), x)
-        resting = self.calls % self.every > 0
-        self.calls += 1
-        if resting:
-            stand = Measurement(self.value, pairs.distances(), [1.0] * len(pairs), self.last, None)
-            return self._rows(stand, x)
+            u, v, distance = self._chosen(pairs.measure(function))
+            return torch.cat([*x_first, u, v]), distance
+        if self.calls % self.every:
+            self.calls += 1
+            return torch.cat([*x_first, self.served]), self.served_distance.clone()
         for _ in range(self.steps - 1):
             pairs.move(pairs.measure(function, climb=True))
         measured = pairs.measure(function, climb=True)
-        rows = self._rows(measured, x)
+        u, v, distance = self._chosen(measured)
+        points = torch.cat([*x_first, u, v])
+        if self.every > 1:
+            self.served.copy_(torch.cat([u, v]))
+            self.served_distance.copy_(distance)
         pairs.move(measured)
-        return rows
+        self.calls += 1
+        return points, distance
 
-    def _rows(self, measured: Measurement, x: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Gather the points that the reduction needs, behind ``x``, and their distances."""
-        self.last = measured.steepest
+    def _chosen(self, measured: Measurement) -> tuple[Tensor, Tensor, Tensor]:
+        """Return u, v and distance of the pairs that the reduction needs, whose outputs are finite."""
         u, v = self.pairs.points.chunk(2)
         distance = measured.distance
-        if self.reduce == "max":
-            at = slice(self.last, self.last + 1)
-            u, v, distance = u[at], v[at], distance[at]
-        elif len(measured.usable) < len(u):
-            usable = torch.tensor(measured.usable, device=u.device)
-            u, v, distance = u[usable], v[usable], distance[usable]
-        if x is None:
-            return torch.cat([u, v]), distance
-        if x.dtype is not u.dtype or x.shape[1:] != u.shape[1:] or x.device != u.device:
-            raise ValueError(
-                f"the minibatch must be {u.dtype} of shape (batch, {', '.join(map(str, u.shape[1:]))}) on {u.device}, "
-                f"as the pairs are; got {x.dtype} of shape {tuple(x.shape)} on {x.device}"
-            )
-        return torch.cat([x, u, v]), distance
+        if self.reduce.name == "max":
+            at = slice(measured.steepest, measured.steepest + 1)
+            return u[at], v[at], distance[at]
+        wrong = sorted(set(range(len(u))).difference(measured.usable))
+        if wrong:
+            # Their place is taken by a point whose output is finite, twice, at a distance that makes it count for 0.
+            u, v, distance = u.clone(), v.clone(), distance.clone()
+            u[wrong] = v[wrong] = u[measured.steepest].clone()
+            distance[wrong] = math.inf
+        return u, v, distance
 
     def _weigh(self, output: Tensor, distance: Tensor) -> Tensor:
-        """Reduce the quotients of the taken rows, with their gradient, and multiply by λ."""
+        """Reduce the quotients of the taken points, with their gradient, and multiply by λ."""
         value = quotient(output, distance, self.pairs.p_out)
         self.value.copy_(value.detach().amax())
-        if self.reduce == "max":
-            value = value.squeeze(0)
-        elif self.reduce == "mean":
-            value = value.mean()
-        else:
-            value = self.temperature * (torch.logsumexp(value / self.temperature, 0) - math.log(len(value)))
+        value = self.reduce(value, distance)
         if self.cap is not None:
             value = value * (self.cap / value.detach().clamp_min(self.cap))
         return self.weight * (value if self.power == 1 else value.square())
 
+    def _check_batch(self, x: Any) -> None:
+        like = self.pairs.points
+        if not isinstance(x, Tensor) or x.dtype is not like.dtype or x.shape[1:] != like.shape[1:] or not x.dim():
+            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        elif x.device != like.device:
+            got = str(x.device)
+        else:
+            return
+        raise ValueError(
+            f"the minibatch must be {like.dtype} of shape (batch, {', '.join(map(str, like.shape[1:]))}) on "
+            f"{like.device}, as the pairs are; got {got}"
+        )
+
+    def _apply(self, function: Callable[..., Any], recurse: bool = True) -> LipschitzPenalty:
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        self.weight, self.value = widen(self.weight), widen(self.value)
+        return self
+
     def get_extra_state(self) -> Tensor:
-        """Return the number of calls and the index of the steepest pair, on which ``every`` depends."""
-        return torch.tensor([self.calls, self.last])
+        """Return the number of calls, on which ``every`` depends."""
+        return torch.tensor(self.calls)
 
     def set_extra_state(self, state: Any) -> None:
-        """Set the number of calls and the index of the steepest pair."""
-        self.calls, self.last = (int(entry) for entry in state)
-
-
-def _check_reduce(reduce: str | tuple[str, float]) -> tuple[str, float]:
-    if reduce in ("max", "mean"):
-        return str(reduce), 1.0
-    if not isinstance(reduce, str) and len(reduce) == 2 and reduce[0] == "softmax" and 0 < reduce[1] < math.inf:
-        return "softmax", float(reduce[1])
-    raise ValueError(f'reduce must be "max", "mean" or ("softmax", temperature above 0); got {reduce!r}')
+        """Set the number of calls."""
+        self.calls = int(state)

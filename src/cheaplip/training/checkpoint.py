@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,44 +33,64 @@ class Best:
             self.state, self.score, self.epoch, self.eligible = state, score, epoch, eligible
 
 
-def save(folder: Path, parts: dict[str, Any], history: History, best: Best) -> None:
-    """Write a checkpoint.
+@dataclass
+class Checkpoint:
+    """What is saved after each epoch and restored on resumption.
 
     Args:
-        folder: where to.
+        folder: where to, or None to save nothing.
         parts: objects with a ``state_dict``, by name; None is left out.
         history: the rows so far.
         best: the weights kept so far.
     """
-    state = {name: part.state_dict() for name, part in parts.items() if part is not None}
-    state |= {"rows": history.rows, "best": vars(best), "random": random_state()}
-    with whole(folder / FILE) as temporary:
-        torch.save(state, temporary)
 
+    folder: Path | None
+    parts: dict[str, Any]
+    history: History = field(default_factory=History)
+    best: Best = field(default_factory=Best)
 
-def restore(folder: Path, parts: dict[str, Any], history: History, best: Best) -> None:
-    """Take over a checkpoint, running no code from it.
+    def __post_init__(self) -> None:
+        """Leave out what is not there."""
+        self.parts = {name: part for name, part in self.parts.items() if part is not None}
 
-    Raises:
-        ValueError: if the file is damaged, or does not fit the parts.
-    """
-    path = folder / FILE
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        present = {name for name, part in parts.items() if part is not None}
-        if set(state) != present | {"rows", "best", "random"}:
-            raise ValueError("it was written by a run with other parts")
-        for name in sorted(present):
-            _load(parts[name], state[name])
-        history.rows[:] = state["rows"]
-        vars(best).update(state["best"])
-        set_random_state(state["random"])
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"cannot resume from {path}: expected a checkpoint of this run, but {reason}; "
-            "resume with the settings that it was begun with, or start anew in another folder"
-        ) from error
+    def begin(self, resume: bool) -> None:
+        """Go on where the folder's checkpoint stopped, if there is one.
+
+        Raises:
+            ValueError: if there is one and ``resume`` is False, or it is damaged or of another run.
+        """
+        if self.folder is None or not (self.folder / FILE).exists():
+            return
+        if not resume:
+            raise ValueError(f"{self.folder} already holds a checkpoint: pass resume=True, or choose another folder")
+        self._restore(self.folder / FILE)
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        if self.folder is None:
+            return
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"rows": self.history.rows, "best": vars(self.best), "random": random_state()}
+        with whole(self.folder / FILE) as temporary:
+            torch.save(state, temporary)
+
+    def _restore(self, path: Path) -> None:
+        try:
+            # weights_only: nothing in the file is run.
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            if set(state) != {*self.parts, "rows", "best", "random"}:
+                raise ValueError("it was written by a run with other parts")
+            for name, part in self.parts.items():
+                _load(part, state[name])
+            self.history.rows[:] = state["rows"]
+            vars(self.best).update(state["best"])
+            set_random_state(state["random"])
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"cannot resume from {path}: expected a checkpoint of this run, but {reason}; "
+                "resume with the settings that it was begun with, or start anew in another folder"
+            ) from error
 
 
 def _load(part: Any, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""fit(): the joint loop, with control, adversary, selection and checkpoints."""
+"""fit(): the joint loop, with control, adversary, selection and"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.control import Discrepancy
-from cheaplip.training import checkpoint as checkpoints
+from cheaplip.training.checkpoint import Checkpoint, random_state, set_random_state
 from cheaplip.training.history import History
 from cheaplip.training.progress import Progress
 from cheaplip.training.step import Step, penalty_figures
@@ -92,16 +92,13 @@ def fit(
     """
     _check(model, loader, epochs, control_per, scheduler_per, lower_every)
     penalties, controls = _listed(penalty), _listed(control)
-    history, best = History(), checkpoints.Best()
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     parts |= {f"penalty_{k}": p for k, p in enumerate(penalties) if hasattr(p, "state_dict")}
     parts |= {f"control_{k}": c for k, c in enumerate(controls)}
-    folder = None if checkpoint is None else Path(checkpoint)
+    kept = Checkpoint(None if checkpoint is None else Path(checkpoint), parts)
+    history, best = kept.history, kept.best
     with _seeded(seed):
-        if folder is not None and (folder / checkpoints.FILE).exists():
-            if not resume:
-                raise ValueError(f"{folder} already holds a checkpoint: pass resume=True, or choose another folder")
-            checkpoints.restore(folder, parts, history, best)
+        kept.begin(resume)
         step = Step(model, optimizer, loss, penalties, controls, adversary, fabric)
         step.control_now = control_per == "batch"
         step.scheduler = scheduler if scheduler_per == "batch" else None
@@ -119,8 +116,7 @@ def fit(
                     row["score"] = float(select(model))
                     best.offer(model, row["score"], epoch + 1, _near_target(row, controls))
                 history.rows.append(row)
-                if folder is not None:
-                    checkpoints.save(folder, parts, history, best)
+                kept.save()
     if best.state is not None:
         model.load_state_dict(best.state)
     history.kept = best.epoch or len(history)
@@ -170,12 +166,12 @@ def _length(loader: Any) -> int:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    before = checkpoints.random_state()
+    before = random_state()
     torch.manual_seed(seed)
     try:
         yield
     finally:
-        checkpoints.set_random_state(before)
+        set_random_state(before)
 
 
 def _check(model: nn.Module, loader: Any, epochs: int, control_per: str, scheduler_per: str, lower_every: int) -> None:

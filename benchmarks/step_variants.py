@@ -1,0 +1,211 @@
+"""The training steps whose cost is compared, each with the least that its arithmetic can cost."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from arithmetic import adversarial_floor, authors_cost, clip_floor, multiply_adds
+from timing import Step
+from torch import Tensor, nn
+
+import cheaplip as cl
+from cheaplip import models
+
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+SHAPE, CLASSES = (1, 28, 28), 10
+WEIGHT = 0.05  # λ
+EPS = 2.0  # of the adversaries, in the 2-norm
+AUTHORS_PAIRS = 500
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network, and the minibatches that every version of the step sees.
+
+    Args:
+        network: as in ``cheaplip train --model``.
+        model: the network; versions train copies of it.
+        batches: minibatches ``(x, y)``, images in [0, 1].
+        operations: multiply-adds of a forward of one sample, layer by layer.
+    """
+
+    network: str
+    model: nn.Module
+    batches: tuple[tuple[Tensor, Tensor], ...]
+    operations: tuple[int, ...]
+
+    @classmethod
+    def make(cls, network: str, batch: int, device: torch.device | str = "cpu", count: int = 8) -> Workload:
+        """Build a network and learnable random data: ten patterns, blurred by noise."""
+        generator = torch.Generator().manual_seed(0)
+        model = models.build(network, shape=SHAPE, classes=CLASSES)
+        operations = multiply_adds(model, torch.zeros(1, *SHAPE))
+        patterns = torch.rand(CLASSES, *SHAPE, generator=generator)
+        batches = []
+        for _ in range(count):
+            y = torch.randint(CLASSES, (batch,), generator=generator)
+            x = (patterns[y] + torch.rand(batch, *SHAPE, generator=generator)) / 2
+            batches.append((x.to(device), y.to(device)))
+        return cls(network, model.to(device), tuple(batches), tuple(operations))
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return len(self.batches[0][0])
+
+    @property
+    def share(self) -> float:
+        """φ, the first layer's share of the multiply-adds of a forward."""
+        return self.operations[0] / sum(self.operations)
+
+    def pairs(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return X_Lip: images and their noisy copies, on the network's device."""
+        generator = torch.Generator().manual_seed(1)
+        u = torch.rand(count, *SHAPE, generator=generator)
+        v = (u + 0.1 * torch.randn(u.shape, generator=generator)).clamp(0, 1)
+        device = self.batches[0][0].device
+        return u.to(device), v.to(device)
+
+    def step(self, objective: Objective) -> Step:
+        """Return a training step by SGD with momentum on a copy of the network."""
+        model = copy.deepcopy(self.model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        batches = itertools.cycle(self.batches)
+
+        def step() -> None:
+            x, y = next(batches)
+            optimizer.zero_grad()
+            torch.autograd.backward(objective(model, x, y))
+            optimizer.step()
+
+        return step
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A version of the training step.
+
+    Args:
+        name: what tables call it.
+        pairs: P; None where there are none.
+        floor: its least cost in plain steps, if only multiply-adds took time.
+        build: makes the step.
+        period: after how many steps its work repeats.
+    """
+
+    name: str
+    pairs: int | None
+    floor: float
+    build: Callable[[], Step]
+    period: int = 1
+
+    @property
+    def key(self) -> str:
+        """A name that no other version has."""
+        return self.name if self.pairs is None else f"{self.name}, P = {self.pairs}"
+
+
+CLIP = ("penalty", "joint", "joint, every=2")
+
+
+def plain(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of a plain step."""
+    return F.cross_entropy(model(x), y)
+
+
+def clip_variants(work: Workload, counts: Iterable[int], names: Iterable[str] = CLIP) -> list[Variant]:
+    """Return CLIP by ``penalty(model)``, by ``penalty.joint`` and by that with ``every=2``, once per number of pairs.
+
+    Args:
+        work: network and data.
+        counts: numbers of pairs, each at least 1.
+        names: which of ``"penalty"``, ``"joint"`` and ``"joint, every=2"``.
+    """
+
+    def make(name: str, count: int) -> Variant:
+        every = 2 if name.endswith("every=2") else 1
+
+        def build() -> Step:
+            u, v = work.pairs(count)
+            penalty = cl.LipschitzPenalty(u, v, weight=WEIGHT, box=(0.0, 1.0), every=every)
+
+            def separate(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+                term: Tensor = penalty(model)
+                return plain(model, x, y) + term
+
+            def joint(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+                logits, term = penalty.joint(model, x)
+                return F.cross_entropy(logits, y) + term
+
+            return work.step(separate if name == "penalty" else joint)
+
+        return Variant(name, count, clip_floor(work.batch, count, work.share, every), build, every)
+
+    return [make(name, count) for count in counts for name in names]
+
+
+def adversarial_variant(work: Workload, steps: int) -> Variant:
+    """Return adversarial training with an adversary of so many steps."""
+    attack = cl.attacks.PGD(EPS, 2, steps=steps, loss="cross-entropy", early_stop=False)
+    if steps == 1:
+        attack = cl.attacks.one_step(EPS)
+
+    def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return plain(model, attack(model, x, y), y)
+
+    name = "one-step adversary" if steps == 1 else f"PGD-{steps} adversary"
+    return Variant(name, None, adversarial_floor(steps, work.share), lambda: work.step(objective))
+
+
+def authors_variant(work: Workload, pairs: int = AUTHORS_PAIRS) -> Variant:
+    """Return CLIP with the operations of the paper's own code."""
+    return Variant(
+        f"{pairs} pairs, no input-only backward",
+        pairs,
+        authors_cost(work.batch, pairs, work.share),
+        lambda: work.step(authors_objective(*work.pairs(pairs))),
+    )
+
+
+def authors_objective(u: Tensor, v: Tensor) -> Objective:
+    """Return the loss of a step that makes the same passes as the code published with the paper.
+
+    All quotients before the move; once more, with a backward for the parameters' gradients too, which are thrown
+    away; all quotients after the move, and moves that raised none are taken back; the steepest pair on its own.
+
+    Args:
+        u: the first points of the pairs, ``(P, channels, height, width)``.
+        v: the second points, likewise.
+
+    Reference: Bungert et al. 2021, Algorithms 1 and 2, and github.com/TimRoith/CLIP.
+    """
+    points, count = torch.cat([u, v]), len(u)
+    sizes = torch.full((count,), 10.0, device=u.device)
+
+    def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        nonlocal points, sizes
+        before = square_quotients(model, points)
+        leaf = points.detach().requires_grad_()
+        gradient, *_ = torch.autograd.grad(square_quotients(model, leaf).sum(), [leaf, *model.parameters()])
+        moved = points + sizes.repeat(2).view(-1, 1, 1, 1) * gradient
+        after = square_quotients(model, moved)
+        rises = after > before
+        sizes = torch.where(rises, sizes * 1.3, sizes / 1.3)
+        points = torch.where(rises.repeat(2).view(-1, 1, 1, 1), moved, points)
+        at = int(torch.where(rises, after, before).argmax())
+        return plain(model, x, y) + WEIGHT * square_quotients(model, points[at::count]).squeeze(0)
+
+    return objective
+
+
+def square_quotients(model: nn.Module, points: Tensor) -> Tensor:
+    """Return the squares of the difference quotients ``(P,)`` of points ``(2P, *input)``, first all u, then all v."""
+    (of_u, of_v), (u, v) = model(points).chunk(2), points.flatten(1).chunk(2)
+    quotients: Tensor = (of_u - of_v).square().sum(1) / (u - v).square().sum(1)
+    return quotients

@@ -1,0 +1,77 @@
+"""The attacks by the names that commands and result files use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from cheaplip.attacks.gradient import PGD, PaperPGD
+from cheaplip.attacks.noise import Gaussian
+from cheaplip.attacks.protocol import Attack
+from cheaplip.norms import Box
+
+# name: (how to make it for a radius and a box, the radius if none is given; None where there is no radius)
+_REGISTRY: dict[str, tuple[Callable[[float, Box], Attack], float | None]] = {
+    "noise": (lambda eps, box: Gaussian(1.0), None),
+    "noise-clamped": (lambda eps, box: Gaussian(1.0, clamp=True), None),
+    "pgd-paper": (lambda eps, box: PaperPGD(eps), 2.0),
+    "pgd-paper-box": (lambda eps, box: PaperPGD(eps, box=box), 2.0),
+    "pgd": (lambda eps, box: PGD(eps, 2, box=box), 2.0),
+    "pgd-linf": (lambda eps, box: PGD(eps, "inf", box=box), 0.1),
+}
+NAMES = tuple(_REGISTRY)
+
+
+def named(name: str, *, eps: float | None = None, box: Box = (0.0, 1.0)) -> Attack:
+    """Return the attack of a name.
+
+    Args:
+        name: ``noise``, Gaussian noise of standard deviation 1; ``noise-clamped``, the same cut to [0, 1];
+            ``pgd``, 100 steps in the 2-norm, and ``pgd-linf``, in the maximum norm, both in the box;
+            ``pgd-paper``, the weak attack of the paper, and ``pgd-paper-box``, the same in the box.
+        eps: the radius, in units of the input; None for the name's own: 2, or 0.1 in the maximum norm.
+        box: the box of the data, for the attacks that stay in one.
+
+    Raises:
+        ValueError: for an unknown name, or a radius where there is none.
+
+    Example:
+        >>> named("pgd", eps=1.5).threat.eps
+        1.5
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"unknown attack {name!r}: choose among {', '.join(NAMES)}")
+    make, radius = _REGISTRY[name]
+    if radius is None and eps is not None:
+        raise ValueError(f"{name} has no radius; got eps={eps!r}: leave it out")
+    return make(eps if eps is not None else (radius or 0.0), box)
+
+
+def suite(names: Iterable[str], eps: Sequence[float] | None = None, box: Box = (0.0, 1.0)) -> dict[str, Attack]:
+    """Return several attacks, each with a radius at every one of ``eps``, ready for :func:`cheaplip.evaluate`.
+
+    The keys are the names; with several radii, name and radius: what follows an ``@`` tells runs of one attack apart.
+
+    Args:
+        names: names as in :func:`named`.
+        eps: the radii; None for each name's own.
+        box: the box of the data.
+
+    Raises:
+        ValueError: for an unknown or repeated name or no radius at all.
+
+    Example:
+        >>> list(suite(["noise", "pgd"], eps=[1.0, 1.5]))
+        ['noise', 'pgd@1', 'pgd@1.5']
+    """
+    names = list(names)
+    if len(set(names)) < len(names):
+        raise ValueError(f"each attack may be named once; got {', '.join(names)}")
+    if eps is not None and (not len(eps) or len(set(eps)) < len(eps)):
+        raise ValueError(f"eps must hold one or more different radii; got {list(eps)}")
+    made: dict[str, Attack] = {}
+    for name in names:
+        unbounded = name in _REGISTRY and _REGISTRY[name][1] is None
+        radii: Sequence[float | None] = [None] if eps is None or unbounded else eps
+        for radius in radii:
+            made[name if len(radii) == 1 else f"{name}@{radius:g}"] = named(name, eps=radius, box=box)
+    return made

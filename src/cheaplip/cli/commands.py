@@ -1,0 +1,83 @@
+"""The commands: each calls the library and prints what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cheaplip.cli.show import show_files, show_result, show_sources
+from cheaplip.settings import TrainSettings, from_mapping
+
+
+def train(options: Any) -> None:
+    """``cheaplip train``."""
+    values = options.as_dict()
+    for beside in ("config", "input", "versions"):
+        values.pop(beside, None)
+    settings = from_mapping(TrainSettings, values)
+    from cheaplip import runs
+
+    done_before = settings.resume and runs.finished(runs.folder_of(settings))
+    folder = runs.train(settings)
+    if done_before:
+        print(f"the run in {folder} is finished: nothing is left to do")
+    show_result(runs.read_result(folder), folder)
+
+
+def evaluate(options: Any) -> None:
+    """``cheaplip evaluate``."""
+    names = _listed(options.attacks, "attacks")
+    eps = None if options.eps is None else [_number(text) for text in _listed(options.eps, "eps")]
+    from cheaplip import runs
+
+    result = runs.evaluate_run(
+        options.run,
+        names,
+        eps=eps,
+        limit=options.limit,
+        seed=options.seed,
+        data_dir=options.data_dir,
+        device=options.device,
+    )
+    show_result(result, options.run)
+
+
+def data(options: Any) -> None:
+    """``cheaplip data``."""
+    from cheaplip.data import fetch, sources, verify
+
+    known = sources(options.data_dir)
+    if options.action == "list":
+        show_sources(known)
+        return
+    names = [source.name for source in known if source.needs_files] if options.data is None else [options.data]
+    if options.action == "fetch":
+        for name in names:
+            print(f"{name}: {fetch(name, options.data_dir)}")
+        return
+    checks = {name: verify(name, options.data_dir) for name in names}
+    # A data set of which nothing is here is no fault, unless it was asked for.
+    here = {n: found for n, found in checks.items() if options.data or any(c.status != "missing" for c in found)}
+    if not here:
+        raise FileNotFoundError("found no files to verify: fetch them with `cheaplip data fetch`, or give --data-dir")
+    show_files(here)
+    wrong = [check for found in here.values() for check in found if check.status != "ok"]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {sum(map(len, here.values()))} files are not as they should be, the first: "
+            f"{wrong[0].file} is {wrong[0].status}; `cheaplip data fetch` gets it anew"
+        )
+
+
+def _listed(text: str, name: str) -> Sequence[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise ValueError(f"--{name} must be a list joined by commas; got {text!r}")
+    return words
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--eps must be numbers above 0, joined by commas; got {text!r}") from None

@@ -1,0 +1,114 @@
+"""The options of all commands: made from the settings, so that each is written down once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from argparse import ArgumentError
+from importlib.metadata import version
+from typing import Any
+
+from jsonargparse import SUPPRESS, ArgumentParser
+
+from cheaplip.settings import About, Setting, TrainSettings, expected, settings_of
+
+_TRAIN = tuple(settings_of(TrainSettings))
+_DEVICE = next(setting for setting in _TRAIN if setting.name == "device")
+_NAMES = "noise, noise-clamped, pgd-paper and pgd-paper-box (weak), pgd, pgd-linf"
+_EVALUATE = (
+    Setting("attacks", str, "noise,pgd-paper,pgd", About(f"joined by commas: {_NAMES}")),
+    Setting("eps", str | None, None, About("radii in input units, joined by commas; null: 2, for pgd-linf 0.1")),
+    Setting("limit", int | None, None, About("attack the first N test images; null: all", low=1)),
+    Setting("seed", int, 0, About("of noise and random starts", low=0)),
+    Setting("data_dir", str | None, None, About("the data folder; null: that of the run")),
+    _DEVICE,
+)
+_DATA = (
+    Setting("data", str | None, None, About("mnist or fashion-mnist; null: both")),
+    Setting("data_dir", str | None, None, About("the data folder; null: CHEAPLIP_DATA, ./data or the user's cache")),
+)
+_OPTIONS = {"train": _TRAIN, "evaluate": _EVALUATE, "data": _DATA}
+# Of each command: how it is called, and what it does.
+_COMMANDS = {
+    "train": (
+        "[--config FILE] [--data NAME] [--out DIR] [options]",
+        "Train a network and leave a run folder: settings, history, weights and results.",
+    ),
+    "evaluate": (
+        "RUN [--attacks NAMES] [--eps RADII] [--limit N] [options]",
+        "Attack the network of a run; what is found joins the run's result.json.",
+    ),
+    "data": (
+        "list|fetch|verify [--data NAME] [--data-dir DIR]",
+        "List the data sets, fetch their files, or verify these by their SHA-256.",
+    ),
+}
+_WHAT = "Cheap Lipschitz training of neural networks (CLIP, arXiv 2103.12531)."
+_GROUPS = {
+    "": "settings",
+    "lipschitz": "pairs of the Lipschitz penalty",
+    "control": "how λ is driven to the target",
+}
+# The sentences of jsonargparse that say which option has a wrong value, or is unknown.
+_WRONG_VALUE = re.compile(r'Parser key "(?P<name>[\w.]+)":.*?value: (?P<value>.*)$', re.DOTALL)
+_UNKNOWN = re.compile(
+    r"does not accept (?:option|nested key) '(?P<key>[^']+)'|[Uu]nrecognized arguments: --(?P<option>[\w.-]+)"
+)
+
+
+def make_parser() -> ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = _parser(prog="cheaplip", version=version("cheaplip"), description=_WHAT)
+    commands = parser.add_subcommands(required=False, dest="command", metavar="COMMAND")
+    for name, (usage, description) in _COMMANDS.items():
+        command = _parser(usage=f"cheaplip {name} {usage}", description=description)
+        if name == "train":
+            _add_config(command)
+        elif name == "evaluate":
+            command.add_argument("run", metavar="RUN", help="the run folder")
+        else:
+            command.add_argument("action", choices=["list", "fetch", "verify"], help="what to do")
+        for setting in _OPTIONS[name]:
+            _add(command, setting)
+        commands.add_subcommand(name, command, help=description)
+    return parser
+
+
+def _parser(**arguments: Any) -> ArgumentParser:
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False, print_config="--print-config", **arguments)
+
+
+def _add_config(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", action="config", metavar="FILE", help="a YAML file of settings, as in a run folder")
+    # What config.yaml of a run folder says beside the settings.
+    for name in ("input", "versions"):
+        parser.add_argument(f"--{name}", type=dict[str, Any] | None, default=None, help=SUPPRESS)
+    for name, title in _GROUPS.items():
+        parser.add_argument_group(title, name=name or "top")
+
+
+def _add(parser: ArgumentParser, setting: Setting) -> None:
+    name, about = setting.name, setting.about
+    group = (parser.groups or {}).get(name.rpartition(".")[0] or "top", parser)
+    option = f"--{name.replace('_', '-')}"
+    text = about.text + (f" ({about.range})" if about.range else "")
+    if setting.kind is bool and setting.default is False:
+        group.add_argument(option, action="store_true", help=text)
+    else:
+        group.add_argument(option, type=setting.kind, default=setting.default, help=text)
+
+
+def explain(error: ArgumentError, arguments: list[str]) -> str:
+    """Return one line on what is wrong with a command line or a file of settings."""
+    command = arguments[0] if arguments and arguments[0] in _OPTIONS else ""
+    options = {setting.name: setting for setting in _OPTIONS.get(command, ())}
+    text = re.sub(r'^Parser key "([^"]+)":|(?<=required: )\w+\.', r"\1", " ".join(str(error).split()))
+    if wrong := _WRONG_VALUE.search(str(error)):
+        setting = options.get(wrong["name"].removeprefix(f"{command}."))
+        if setting is not None:
+            text = f"{setting.name} must be {expected(setting.kind, setting.about)}; got {wrong['value'].strip()!r}"
+    elif unknown := _UNKNOWN.search(text):
+        name = (unknown["key"] or unknown["option"]).replace("-", "_")
+        near = difflib.get_close_matches(name, options, n=1)
+        text = f"unknown setting {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    return f"{text}; see `{' '.join(filter(None, ['cheaplip', command, '--help']))}`"

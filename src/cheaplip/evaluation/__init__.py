@@ -1,0 +1,8 @@
+"""How accurate is f: on clean, noisy and attacked images, with intervals, and without trusting the attack."""
+
+from __future__ import annotations
+
+from cheaplip.evaluation.harness import evaluate
+from cheaplip.evaluation.results import Result, Results, wilson
+
+__all__ = ["Result", "Results", "evaluate", "wilson"]

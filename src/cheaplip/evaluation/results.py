@@ -1,0 +1,150 @@
+"""What an evaluation found: accuracies, their intervals, a table, the entries of a result file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+Z95 = 1.959963984540054  # 97.5 % of the normal distribution lie below
+
+
+def wilson(correct: int, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of a fraction, by Wilson's score.
+
+    Args:
+        correct: how many were right, from 0 to ``images``.
+        images: how many there were, at least 1.
+
+    Raises:
+        ValueError: for counts out of range.
+
+    Reference: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    Example:
+        >>> [round(end, 3) for end in wilson(81, 100)]
+        [0.722, 0.875]
+    """
+    if images < 1 or not 0 <= correct <= images:
+        raise ValueError(f"need at least 1 image and 0 <= correct <= images; got {correct} correct of {images}")
+    share, z2 = correct / images, Z95**2 / images
+    middle = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
+    # Rounding must not push the ends past the fraction itself.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """How a model fared against one attack, or on clean images.
+
+    Args:
+        name: the attack's name: ``clean``, or the key of ``attacks`` up to an ``@``.
+        label: the attack in words.
+        robust: for each image whether it was classified correctly, booleans ``(images,)`` on the CPU.
+        norm: 1, 2, inf, or None where the attack knows no norm.
+        eps: the radius in units of the input, or None where there is none.
+        sigma: the standard deviation of noise, or None.
+        steps: gradient steps of a run, or None.
+        restarts: runs per loss, or None.
+        weak: whether the attack is known to overstate robustness.
+        seconds: how long the attack took.
+    """
+
+    name: str
+    label: str
+    robust: Tensor = field(repr=False)
+    norm: float | None = None
+    eps: float | None = None
+    sigma: float | None = None
+    steps: int | None = None
+    restarts: int | None = None
+    weak: bool = False
+    seconds: float = 0.0
+
+    @property
+    def images(self) -> int:
+        """How many images."""
+        return len(self.robust)
+
+    @property
+    def correct(self) -> int:
+        """How many of them were right."""
+        return int(self.robust.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction that was right."""
+        return self.correct / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy."""
+        return wilson(self.correct, self.images)
+
+    def entry(self) -> dict[str, Any]:
+        """Return what a result file says of it; what does not apply is absent."""
+        said = {
+            "attack": self.name,
+            "norm": None if self.norm is None else f"{self.norm:g}",
+            "eps": self.eps,
+            "sigma": self.sigma,
+            "steps": self.steps,
+            "restarts": self.restarts,
+            "weak": self.weak or None,
+            "images": self.images,
+            "accuracy": self.accuracy,
+            "interval": list(self.interval),
+        }
+        return {key: value for key, value in said.items() if value is not None}
+
+
+class Results(Mapping[str, Result]):
+    """The results by the keys of ``attacks``, ``clean`` first; as text, a table.
+
+    Args:
+        results: the results by key.
+        doubts: reasons, if any, not to trust attacks along the gradient on this model; the table ends with them.
+    """
+
+    def __init__(self, results: Mapping[str, Result], doubts: Iterable[str] = ()) -> None:
+        self._results = dict(results)
+        self.doubts = tuple(doubts)
+
+    def __getitem__(self, name: str) -> Result:
+        """Return the result of a key."""
+        if name not in self._results:
+            raise KeyError(f"no result {name!r}: there are {', '.join(self._results)}")
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the keys."""
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        """Count the results."""
+        return len(self._results)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return one dictionary per attack, as under ``robust`` in ``result.json``; ``clean`` is not among them."""
+        return [result.entry() for key, result in self.items() if key != "clean"]
+
+    def __str__(self) -> str:
+        """Return the table."""
+        rows = [("", "accuracy", "95 % interval", "images", "seconds", "")]
+        for key, r in self.items():
+            low, high = (f"{100 * end:.1f}" for end in r.interval)
+            rows.append(
+                (key, f"{100 * r.accuracy:.1f} %", f"{low} to {high}", f"{r.images}", f"{r.seconds:.1f}", r.label)
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            numbers = [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+            lines.append("  ".join([row[0].ljust(widths[0]), *numbers, row[-1]]).rstrip())
+        return "\n".join([*lines, *(f"doubt: {doubt}" for doubt in self.doubts)])
+
+    __repr__ = __str__

@@ -1,0 +1,124 @@
+"""Where pairs may be: in their box, and not too close to each other."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.norms import Norm, per_sample, vector_norm
+
+
+class Apart(NamedTuple):
+    """How far pairs are apart.
+
+    Attributes:
+        difference: ``u - v``, ``(P, *shape)``.
+        distance: its norm, ``(P,)``; inf where a pair is too close for its quotient to be trusted.
+        close: whether there is such a pair.
+        lost: the indices of pairs whose points are no finite numbers.
+    """
+
+    difference: Tensor
+    distance: Tensor
+    close: bool
+    lost: list[int]
+
+
+class Room(nn.Module):
+    """Keeps pairs in a box and apart, and remembers how far.
+
+    Args:
+        box: low and high, or None for all space.
+        p_in: the norm of inputs.
+        smallest: the smallest distance.
+        points: of the pairs, to see whether the box has room for that distance.
+
+    Raises:
+        ValueError: if it has none.
+    """
+
+    _low: Tensor | None
+    _high: Tensor | None
+
+    def __init__(self, box: tuple[Tensor, Tensor] | None, p_in: Norm, smallest: float, points: Tensor) -> None:
+        super().__init__()
+        self.p_in, self.smallest = p_in, smallest
+        self._numbers: tuple[float, float] | None = None
+        self._known: tuple[Tensor, int, Apart] | None = None
+        low, high = (None, None) if box is None else box
+        if low is not None and high is not None:
+            room = float(vector_norm((high - low).expand(1, *points.shape[1:]).contiguous(), p_in))
+            if smallest > room:
+                raise ValueError(
+                    f"min_distance must be at most {room:g}, the diameter of the box; got {smallest:g}: "
+                    "lower it, or widen the box"
+                )
+            if low.dim() == high.dim() == 0:
+                # Numbers clamp faster than tensors do.
+                self._numbers, low, high = (float(low), float(high)), None, None
+        self.register_buffer("_low", low, persistent=False)
+        self.register_buffer("_high", high, persistent=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is remembered: a copy has points of its own."""
+        return self.__dict__ | {"_known": None}
+
+    def forget(self) -> None:
+        """Forget how far the pairs are apart."""
+        self._known = None
+
+    def measure(self, points: Tensor) -> Apart:
+        """Return how far pairs are apart, remembered until the points change.
+
+        Args:
+            points: first all u, then all v, ``(2P, *shape)``.
+        """
+        known = self._known
+        if known is not None and known[0] is points and known[1] == points._version:
+            return known[2]
+        with torch.no_grad():
+            u, v = points.chunk(2)
+            difference = u - v
+            distance = vector_norm(difference, self.p_in)
+            values: list[float] = distance.tolist()
+            lost = []
+            if not math.isfinite(sum(values)):
+                lost = [index for index, value in enumerate(values) if not math.isfinite(value)]
+            # Rounding may leave a pair a hair closer than it was pushed, and no pair has distance zero.
+            trusted = max(0.999 * self.smallest, torch.finfo(points.dtype).tiny)
+            close = min(values) < trusted
+            if close:
+                distance.masked_fill_(distance < trusted, math.inf)
+        apart = Apart(difference, distance, close, lost)
+        if not torch.is_inference_mode_enabled():  # whose tensors autograd could not use later
+            self._known = (points, points._version, apart)
+        return apart
+
+    @torch.no_grad()
+    def settle(self, points: Tensor) -> list[int]:
+        """Clamp to the box and push pairs apart, in place; return the indices of pairs that are lost."""
+        self._clamp(points)
+        apart = self.measure(points)
+        if apart.close:
+            # Both points give way; where the box holds one of them, the other goes all the way.
+            for share_u, share_v in ((0.5, 0.5), (0.0, 1.0), (1.0, 0.0)):
+                self._push(points, share_u, share_v)
+        return apart.lost
+
+    def _push(self, points: Tensor, share_u: float, share_v: float) -> None:
+        u, v = points.chunk(2)
+        difference = u - v
+        distance = vector_norm(difference, self.p_in).clamp_min_(torch.finfo(points.dtype).tiny)
+        missing = difference * per_sample((self.smallest / distance - 1.0).clamp_min_(0.0), difference)
+        u.add_(missing, alpha=share_u)
+        v.sub_(missing, alpha=share_v)
+        self._clamp(points)
+
+    def _clamp(self, points: Tensor) -> None:
+        if self._numbers is not None:
+            points.clamp_(*self._numbers)
+        elif self._low is not None:
+            points.clamp_(self._low, self._high)

@@ -1,0 +1,55 @@
+"""How the quotients of all pairs become one number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Reduction(NamedTuple):
+    """The largest quotient, the mean, or what lies between.
+
+    Attributes:
+        name: ``"max"``, ``"mean"`` or ``"softmax"``.
+        temperature: T of the soft maximum T log mean exp(L / T): 0 is the maximum, infinity the mean.
+    """
+
+    name: str
+    temperature: float = 1.0
+
+    def __call__(self, value: Tensor, distance: Tensor) -> Tensor:
+        """Return the reduced quotients, a scalar.
+
+        Args:
+            value: the quotients, ``(P,)``, or the largest alone, ``(1,)``, for ``"max"``.
+            distance: the pairs' distances; a pair at distance inf is too close to count, or went wrong.
+        """
+        if self.name == "max":
+            return value.squeeze(0)
+        counted = torch.isfinite(distance)
+        value = value[counted] if bool(counted.any()) else value
+        if self.name == "mean":
+            return value.mean()
+        return self.temperature * (torch.logsumexp(value / self.temperature, 0) - math.log(len(value)))
+
+
+def check_reduce(reduce: Any) -> Reduction:
+    """Return the reduction of an argument.
+
+    Raises:
+        ValueError: for anything but ``"max"``, ``"mean"`` and ``("softmax", T)`` with T above 0.
+
+    Example:
+        >>> check_reduce(("softmax", 0.1))
+        Reduction(name='softmax', temperature=0.1)
+    """
+    if isinstance(reduce, str) and reduce in ("max", "mean"):
+        return Reduction(reduce)
+    if isinstance(reduce, (tuple, list)) and len(reduce) == 2 and reduce[0] == "softmax":
+        temperature = reduce[1]
+        if isinstance(temperature, (int, float)) and 0 < temperature < math.inf:
+            return Reduction("softmax", float(temperature))
+    raise ValueError(f'reduce must be "max", "mean" or ("softmax", temperature above 0); got {reduce!r}')

@@ -1,0 +1,88 @@
+"""evaluate_run(): attack the network of a run and add what was found to its results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cheaplip.attacks import suite
+from cheaplip.data import load as load_data
+from cheaplip.evaluation import evaluate
+from cheaplip.models import check_fits
+from cheaplip.runs.folder import load, read_config, read_result, write_result
+from cheaplip.runs.parts import device_of, shows
+
+
+def evaluate_run(
+    run: str | Path,
+    attacks: Sequence[str],
+    *,
+    eps: Sequence[float] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Attack the selected weights of a run on its test set, and merge the results into ``result.json``.
+
+    Under ``robust`` there is one entry for each attack, norm and radius: a new one replaces the old one.
+
+    Args:
+        run: the run folder.
+        attacks: names as in :func:`cheaplip.attacks.named`.
+        eps: radii in units of the input, for all attacks that have one; None for each attack's own.
+        limit: how many images are attacked, the first of the test set; None for all.
+        seed: of noise and random starts.
+        data_dir: the data folder; None for that of the run.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        progress: show a bar; by default if standard error is a terminal.
+
+    Returns:
+        The results, as ``result.json`` then holds them.
+
+    Raises:
+        FileNotFoundError: if the run, or its data, is missing.
+        ValueError: for an unknown attack, a number out of range, a damaged file, or a run without classes.
+        ImportError: if a package is missing; it names the extra to install.
+
+    Example:
+        >>> evaluate_run("runs/none", ["pgd"])
+        Traceback (most recent call last):
+        FileNotFoundError: expected a run folder, found no folder runs/none: make one with `cheaplip train`
+    """
+    folder = Path(run)
+    chosen = suite(attacks, eps)
+    config, result = read_config(folder), read_result(folder)
+    if config.classes is None:
+        raise ValueError(f"attacks need data with classes; the run in {folder} is a regression")
+    settings = config.settings
+    model = load(folder).to(device_of(device))
+    data = load_data(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
+    check_fits(model, data.shape, data.classes)
+    begun = time.perf_counter()
+    found = evaluate(model, data.test, chosen, seed=seed, limit=limit, progress=shows(progress))
+    result["robust"] = merged(result.get("robust", []), found.entries())
+    result["seconds"] = result.get("seconds", {}) | {"evaluate": time.perf_counter() - begun}
+    if any(entry.get("eps") is not None for entry in found.entries()):
+        result.pop("doubts", None)
+        result |= {"doubts": list(found.doubts)} if found.doubts else {}
+    write_result(folder, result)
+    return result
+
+
+def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return old and new entries; a new one stands in the place of an old one with its attack, norm and radius.
+
+    Example:
+        >>> merged([{"attack": "pgd", "eps": 1.0, "accuracy": 0.5}], [{"attack": "pgd", "eps": 1.0, "accuracy": 0.4}])
+        [{'attack': 'pgd', 'eps': 1.0, 'accuracy': 0.4}]
+    """
+    by_key = {_key(entry): entry for entry in [*old, *new]}
+    return list(by_key.values())
+
+
+def _key(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(entry.get(name) for name in ("attack", "norm", "eps"))

@@ -1,0 +1,166 @@
+"""From settings to what a training loop needs: model, optimizer, penalties, controls, adversary."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from cheaplip.attacks import PGD, one_step
+from cheaplip.control import Discrepancy
+from cheaplip.data import BatchLoader, Data
+from cheaplip.evaluation import evaluate
+from cheaplip.models import build
+from cheaplip.penalties import LayerProductPenalty, LipschitzPenalty, WeightPenalty
+from cheaplip.settings import LipschitzSettings, TrainSettings
+
+# The adversary of Madry et al. in training, and an attack strong enough to tell epochs apart.
+TRAIN_STEPS, SELECT_STEPS, SELECT_IMAGES = 7, 20, 1000
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What :func:`cheaplip.fit` is called with."""
+
+    model: nn.Module
+    loader: BatchLoader
+    loss: Callable[[Tensor, Tensor], Tensor]
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    penalties: list[Any]
+    controls: list[Discrepancy]
+    adversary: Any
+    select: Callable[[nn.Module], float] | None
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of a setting.
+
+    Raises:
+        ValueError: for cuda where there is none.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ValueError("device cuda was asked for, but torch finds none here: use device auto or cpu")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def full_name(settings: TrainSettings, data: Data) -> str:
+    """Return the model's name; without one in the settings, that of a small mlp that fits the data."""
+    outputs = data.train.y.shape[1] if data.classes is None else data.classes
+    return settings.model or f"mlp:{math.prod(data.shape)}-64-64-{outputs}:relu"
+
+
+def shows(progress: bool | None) -> bool:
+    """Tell whether bars are shown: by default if standard error is a terminal."""
+    return sys.stderr.isatty() if progress is None else progress
+
+
+def assemble(settings: TrainSettings, data: Data, device: torch.device) -> Parts:
+    """Make all parts of a run.
+
+    Raises:
+        ValueError: for settings that do not fit the data.
+    """
+    model = build(full_name(settings, data), shape=data.shape, classes=data.classes, seed=settings.seed).to(device)
+    x, y = data.train.x.to(device), data.train.y.to(device)
+    _check_outputs(model, x[:1], y[:1])
+    loader = BatchLoader(x, y, settings.batch_size, seed=settings.seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
+    scheduler = None
+    if settings.schedule == "cosine":
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * len(loader))
+    penalties = [_penalty(name, settings, data, model, device) for name in settings.penalties]
+    loss = nn.functional.mse_loss if data.classes is None else nn.functional.cross_entropy
+    return Parts(
+        model=model,
+        loader=loader,
+        loss=loss,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        penalties=penalties,
+        controls=[] if settings.target is None else [_control(p, settings, data) for p in penalties],
+        adversary=_adversary(settings, data),
+        select=_selection(settings, data),
+    )
+
+
+def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    if not y.is_floating_point():
+        return
+    with torch.no_grad():
+        shape = model.eval()(x).shape
+    if shape != y.shape:
+        raise ValueError(
+            f"the model gives {shape[1]} outputs, but the data has {y.shape[1]} values per sample: "
+            f"change the model's last layer to {y.shape[1]}"
+        )
+
+
+def _penalty(name: str, settings: TrainSettings, data: Data, model: nn.Module, device: torch.device) -> Any:
+    if name == "weight":
+        return WeightPenalty(weight=settings.weight).to(device)
+    if name == "layers":
+        return LayerProductPenalty(model, data.train.x[:1].to(device), weight=settings.weight, seed=settings.seed)
+    if not len(data.lipschitz):
+        raise ValueError("the Lipschitz penalty needs samples in the data's lipschitz split; it is empty")
+    arguments = pair_arguments(settings.lipschitz, data)
+    x = data.lipschitz.x.to(device)
+    return LipschitzPenalty.from_data(x, weight=settings.weight, seed=settings.seed, **arguments)
+
+
+def pair_arguments(settings: LipschitzSettings, data: Data) -> dict[str, Any]:
+    """Return the arguments of :meth:`cheaplip.LipschitzPenalty.from_data`."""
+    arguments = asdict(settings)
+    temperature = arguments.pop("temperature")
+    if settings.reduce == "softmax":
+        arguments["reduce"] = ("softmax", temperature)
+    return arguments | {"box": data.box if settings.box else None}
+
+
+def _control(penalty: Any, settings: TrainSettings, data: Data) -> Discrepancy:
+    control = settings.control
+    return Discrepancy(
+        penalty,
+        target=settings.target or 0.0,
+        step=control.step,
+        measure="loss" if data.classes is None else "accuracy",
+        rule=control.rule,
+        warmup=control.warmup,
+        floor=control.floor,
+    )
+
+
+def _adversary(settings: TrainSettings, data: Data) -> PGD | None:
+    if settings.adversary == "none":
+        return None
+    _needs_classes(data, f"adversary {settings.adversary}")
+    if settings.adversary == "one-step":
+        return one_step(settings.adversary_eps, box=data.box)
+    return PGD(settings.adversary_eps, steps=TRAIN_STEPS, box=data.box, loss="cross-entropy", early_stop=False)
+
+
+def _selection(settings: TrainSettings, data: Data) -> Callable[[nn.Module], float] | None:
+    if settings.select == "last":
+        return None
+    _needs_classes(data, "select robust")
+    if not len(data.selection):
+        raise ValueError("select robust needs samples in the data's selection split, which is empty: use select last")
+    attack = PGD(settings.select_eps, steps=SELECT_STEPS, box=data.box)
+
+    def robustness(model: nn.Module) -> float:
+        found = evaluate(model, data.selection, {"pgd": attack}, seed=settings.seed, limit=SELECT_IMAGES)
+        return found["pgd"].accuracy
+
+    return robustness
+
+
+def _needs_classes(data: Data, what: str) -> None:
+    if data.classes is None:
+        raise ValueError(f"{what} needs data with classes; {data.name} is a regression")

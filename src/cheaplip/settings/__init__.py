@@ -1,0 +1,20 @@
+"""All settings of a training run: their types, ranges, meaning and defaults, each in one place.
+
+Nothing here loads torch, so that ``cheaplip train --help`` is quick.
+"""
+
+from __future__ import annotations
+
+from cheaplip.settings.about import About, Setting, expected, from_mapping, settings_of
+from cheaplip.settings.train import ControlSettings, LipschitzSettings, TrainSettings
+
+__all__ = [
+    "About",
+    "ControlSettings",
+    "LipschitzSettings",
+    "Setting",
+    "TrainSettings",
+    "expected",
+    "from_mapping",
+    "settings_of",
+]

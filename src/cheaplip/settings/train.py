@@ -1,0 +1,123 @@
+"""The settings of a training run: the defaults of ``cheaplip train`` and of :func:`cheaplip.runs.train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, final
+
+from cheaplip.settings.about import About, check
+
+PENALTIES = ("lipschitz", "weight", "layers")
+
+
+@final
+@dataclass(frozen=True)
+class LipschitzSettings:
+    """How the pairs of the Lipschitz penalty live; see :class:`cheaplip.LipschitzPenalty`."""
+
+    pairs: Annotated[int, About("pairs of inputs that are alive at a time", low=1)] = 32
+    start: Annotated[Literal["noise", "samples", "uniform"], About("where pairs start")] = "noise"
+    reduce: Annotated[Literal["max", "mean", "softmax"], About("how the pairs' quotients become one")] = "max"
+    temperature: Annotated[float, About("of softmax, in units of Lip", above=0)] = 0.1
+    power: Annotated[Literal[1, 2], About("penalise Lip or its square")] = 1
+    search: Annotated[Literal["ascent", "paper"], About("how pairs move")] = "ascent"
+    steps: Annotated[int, About("moves of the pairs per training step", low=1)] = 1
+    every: Annotated[int, About("training steps from one move to the next", low=1)] = 1
+    renew: Annotated[int | None, About("the lifetime of a pair in moves; null: as long as it goes well", low=1)] = 50
+    box: Annotated[bool, About("keep pairs in the data's box, where it has one")] = True
+    min_distance: Annotated[
+        float | None, About("the smallest distance of a pair; null: 0.01 of the data's scale", low=0)
+    ] = None
+    cap: Annotated[float | None, About("the largest Lip that enters the loss; null: no cap", above=0)] = None
+    p_in: Annotated[Literal[1, 2, "inf"], About("the norm of inputs")] = 2
+    p_out: Annotated[Literal[1, 2, "inf"], About("the norm of outputs")] = 2
+
+    def __post_init__(self) -> None:
+        """Check types and ranges."""
+        check(self, "lipschitz.")
+
+
+@final
+@dataclass(frozen=True)
+class ControlSettings:
+    """How the discrepancy principle drives the weight of a penalty; see :class:`cheaplip.Discrepancy`."""
+
+    step: Annotated[float, About("by how much λ changes at a time (relative to λ if multiplicative)", above=0)] = 1e-4
+    rule: Annotated[Literal["additive", "multiplicative"], About("λ ± step, or λ times or by (1 + step)")] = "additive"
+    per: Annotated[Literal["batch", "epoch"], About("when λ changes")] = "batch"
+    warmup: Annotated[int, About("changes that are left out in the beginning", low=0)] = 0
+    floor: Annotated[float, About("λ never falls below it; above 0 for the multiplicative rule", low=0)] = 0.0
+
+    def __post_init__(self) -> None:
+        """Check types and ranges, and that λ can leave the floor."""
+        check(self, "control.")
+        if self.rule == "multiplicative" and self.floor == 0:
+            raise ValueError("control.floor must be above 0 for the multiplicative rule, which cannot leave 0; got 0")
+
+
+@final
+@dataclass(frozen=True)
+class TrainSettings:
+    """All settings of a training run.
+
+    Raises:
+        TypeError: for a value of another type.
+        ValueError: for a value out of range.
+
+    Example:
+        >>> TrainSettings(data="mnist").epochs
+        20
+        >>> TrainSettings(epochs=0)
+        Traceback (most recent call last):
+        ValueError: epochs must be a whole number of at least 1; got 0
+    """
+
+    data: Annotated[str, About("digits, mnist, fashion-mnist, regression or pkg.mod:factory, which runs its code")] = (
+        "digits"
+    )
+    data_dir: Annotated[str | None, About("the data folder; null: CHEAPLIP_DATA, ./data or the user's cache")] = None
+    model: Annotated[
+        str | None,
+        About("mlp:784-64-64-10, cnn or pkg.mod:factory, which runs its code; null: an mlp :relu with 64-64 inside"),
+    ] = None
+    penalty: Annotated[str, About("lipschitz, weight, layers or none; several joined by +")] = "lipschitz"
+    weight: Annotated[float, About("the first λ (or μ) of each penalty, in loss per unit of Lip", low=0)] = 0.05
+    target: Annotated[
+        float | None,
+        About("training accuracy to hold, a fraction (without classes: the loss); null: λ stays as it is", above=0),
+    ] = 0.95
+    adversary: Annotated[Literal["none", "pgd", "one-step"], About("train on attacked inputs")] = "none"
+    adversary_eps: Annotated[float, About("2-norm of the adversary's change, in input units", above=0)] = 2.0
+    epochs: Annotated[int, About("passes over the training split", low=1)] = 20
+    batch_size: Annotated[int, About("samples per training step", low=1)] = 128
+    learning_rate: Annotated[float, About("the first learning rate of SGD", above=0)] = 0.1
+    momentum: Annotated[float, About("of SGD", low=0, below=1)] = 0.9
+    schedule: Annotated[Literal["cosine", "constant"], About("the learning rate falls to 0 as a cosine, or stays")] = (
+        "cosine"
+    )
+    select: Annotated[
+        Literal["last", "robust"],
+        About("keep the last epoch, or the one most robust to PGD on the selection split within a point of the target"),
+    ] = "last"
+    select_eps: Annotated[float, About("2-norm of the attack that selects, in input units", above=0)] = 1.5
+    seed: Annotated[int, About("of all draws", low=0)] = 0
+    device: Annotated[Literal["auto", "cpu", "cuda"], About("auto: cuda where there is one")] = "auto"
+    out: Annotated[str | None, About("the run folder; null: runs/DATA-PENALTY-SEED")] = None
+    resume: Annotated[bool, About("go on with the run in the folder, if there is one")] = False
+    lipschitz: LipschitzSettings = field(default_factory=LipschitzSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
+
+    def __post_init__(self) -> None:
+        """Check types and ranges, and the names of the penalties."""
+        check(self)
+        names = self.penalties
+        if set(names) - set(PENALTIES) or len(set(names)) < len(names):
+            raise ValueError(
+                f"penalty must be {', '.join(PENALTIES)} or none, or several of them joined by + "
+                f"(lipschitz+weight); got {self.penalty!r}"
+            )
+
+    @property
+    def penalties(self) -> list[str]:
+        """The names of the penalties, in order."""
+        return [] if self.penalty == "none" else self.penalty.split("+")

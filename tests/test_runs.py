@@ -1,0 +1,427 @@
+"""Run folders: what training leaves in them, that it is reproducible, and that reading one is safe."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import cheaplip as cl
+from cheaplip import runs
+from cheaplip.data import load as load_data
+from cheaplip.models import build
+from cheaplip.settings import ControlSettings, LipschitzSettings, TrainSettings, from_mapping, settings_of
+from cheaplip.training import checkpoint
+
+FILES = {"config.yaml", "metrics.csv", "model.safetensors", "checkpoint.pt", "result.json"}
+SMALL = TrainSettings(data="digits", model="mlp:64-16-10:relu", epochs=2, lipschitz=LipschitzSettings(pairs=8))
+
+
+def trained(folder: Path, settings: TrainSettings = SMALL, **changes: Any) -> Path:
+    return runs.train(replace(settings, out=str(folder), **changes), progress=False)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run that a test may spoil."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_seconds(folder: Path) -> tuple[Any, ...]:
+    """All that a run says, but for its times."""
+    result = runs.read_result(folder)
+    assert result.pop("seconds")["train"] > 0
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [{key: cell for key, cell in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+    return (folder / "model.safetensors").read_bytes(), (folder / "config.yaml").read_bytes(), result, rows
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    """Let training be stopped once so many epochs are saved."""
+    save = checkpoint.save
+
+    def save_and_stop(folder: Path, parts: Any, history: Any, best: Any) -> None:
+        save(folder, parts, history, best)
+        if len(history) == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+
+
+def test_run_folder_holds_its_files_and_nothing_else(finished_run: Path) -> None:
+    assert {path.name for path in finished_run.iterdir()} == FILES
+
+
+def test_result_has_the_documented_keys_in_their_order(finished_run: Path) -> None:
+    result = runs.read_result(finished_run)
+    assert list(result) == [
+        *("data", "model", "penalty", "target", "seed", "epochs", "steps", "kept"),
+        *("accuracy", "lipschitz", "weight", "seconds"),
+    ]
+    assert (result["data"], result["model"], result["seed"]) == ("digits", "mlp:64-16-10:relu", 0)
+    assert (result["epochs"], result["steps"], result["kept"]) == (2, 18, 2)
+    assert set(result["accuracy"]) == {"train", "clean"}
+    assert result["lipschitz"].keys() >= {"lower", "method"}
+
+
+def test_accuracies_and_lower_bound_are_those_of_the_saved_weights(finished_run: Path) -> None:
+    result, model, data = runs.read_result(finished_run), cl.load(finished_run), load_data("digits", seed=0)
+    for key, split in (("train", data.train), ("clean", data.test)):
+        right = (model(split.x).argmax(1) == split.y).float().mean().item()
+        assert result["accuracy"][key] == pytest.approx(right, abs=1e-6)
+    assert result["lipschitz"]["lower"] == cl.lipschitz.lower(model, data.lipschitz.x, seed=0).value
+
+
+def test_config_holds_all_settings_versions_and_the_input(finished_run: Path) -> None:
+    values = yaml.safe_load((finished_run / "config.yaml").read_text())
+    names = {field.name for field in fields(TrainSettings)} - {"out", "resume"}
+    assert set(values) == names | {"versions", "input"}
+    assert set(values["versions"]) == {"cheaplip", "torch", "python"}
+    assert values["input"] == {"shape": [1, 8, 8], "classes": 10}
+    assert replace(runs.read_config(finished_run).settings, out=None) == SMALL
+
+
+def test_key_is_absent_where_its_quantity_was_not_computed(tmp_path: Path) -> None:
+    result = runs.read_result(trained(tmp_path / "run", penalty="none", epochs=1))
+    assert result.keys() & {"target", "weight", "weights", "robust", "loss", "doubts"} == set()
+
+
+def test_regression_reports_losses_and_no_accuracy(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "run", data="regression", model=None, epochs=1, batch_size=50, target=0.01)
+    result = runs.read_result(folder)
+    assert set(result["loss"]) == {"train", "clean"}
+    assert "accuracy" not in result
+    assert result["model"] == "mlp:1-64-64-1:relu"
+    with pytest.raises(ValueError, match="attacks need data with classes"):
+        runs.evaluate_run(folder, ["pgd"])
+
+
+def test_joined_penalties_report_the_weight_of_each(tmp_path: Path) -> None:
+    result = runs.read_result(trained(tmp_path / "run", penalty="layers+weight", target=None, weight=0.25, epochs=1))
+    assert result["weights"] == {"layers": 0.25, "weight": 0.25}
+    assert result["weight"] == 0.25
+
+
+def test_select_robust_keeps_the_weights_of_the_epoch_that_it_names(tmp_path: Path) -> None:
+    # Without a step, all epochs are alike, and the first of equals is kept.
+    folder = trained(tmp_path / "run", select="robust", learning_rate=1e-30, epochs=2)
+    assert runs.read_result(folder)["kept"] == 1
+
+
+VARIANTS = {
+    "lipschitz": SMALL,
+    "all": replace(SMALL, penalty="lipschitz+weight", adversary="one-step", select="robust", batch_size=256,
+                   control=ControlSettings(per="epoch", rule="multiplicative", floor=1e-4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_two_runs_with_one_seed_are_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
+    first, second = (trained(tmp_path / name, settings) for name in ("a", "b"))
+    assert without_seconds(first) == without_seconds(second)
+
+
+def test_another_seed_gives_other_weights(finished_run: Path, tmp_path: Path) -> None:
+    other = trained(tmp_path / "run", seed=1)
+    assert (other / "model.safetensors").read_bytes() != (finished_run / "model.safetensors").read_bytes()
+
+
+def test_training_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    trained(tmp_path / "run", epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = trained(tmp_path / "a", settings)
+    with monkeypatch.context() as patch:
+        stop_after(patch, epochs=1)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "b", settings)
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"config.yaml", "checkpoint.pt"}
+    assert not runs.finished(tmp_path / "b")
+    resumed = trained(tmp_path / "b", settings, resume=True)
+    assert without_seconds(resumed) == without_seconds(undisturbed)
+
+
+def test_resume_on_a_new_folder_starts_anew(finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert without_seconds(trained(tmp_path / "empty", resume=True)) == without_seconds(finished_run)
+
+
+def test_resume_on_a_finished_run_changes_nothing(run: Path) -> None:
+    before = contents(run)
+    assert trained(run, resume=True) == run
+    assert trained(run, resume=True, model=None) == run  # none named is the one of the run
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epochs": 3}, "epochs = 2, got 3"),
+        ({"target": None}, "target = 0.95, got null"),
+        ({"lipschitz": LipschitzSettings(pairs=9)}, "lipschitz.pairs = 8, got 9"),
+    ],
+)
+def test_resume_with_another_setting_names_it_and_changes_nothing(
+    changes: dict[str, Any], named: str, run: Path
+) -> None:
+    before = contents(run)
+    with pytest.raises(ValueError, match=named):
+        trained(run, resume=True, **changes)
+    assert contents(run) == before
+
+
+def test_resume_under_another_version_is_refused(run: Path) -> None:
+    (run / "result.json").unlink()
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(f"cheaplip: {cl.__version__}", "cheaplip: 0.0.1"))
+    with pytest.raises(ValueError, match=r"begun by cheaplip 0\.0\.1"):
+        trained(run, resume=True)
+
+
+def test_folder_that_holds_a_run_is_refused_and_left_alone(run: Path) -> None:
+    before = contents(run)
+    with pytest.raises(ValueError, match="already holds a run"):
+        trained(run)
+    assert contents(run) == before
+
+
+def test_folder_that_cannot_be_written_is_refused_before_any_data_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("cheaplip.runs.pipeline.load", lambda *_, **__: pytest.fail("data was loaded"))
+    with pytest.raises(ValueError, match=r"cannot write into .* is no folder: choose another folder"):
+        trained(tmp_path / "file" / "run")
+
+
+def test_bad_settings_leave_no_folder_behind(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="takes 10 inputs"):
+        trained(tmp_path / "new" / "run", model="mlp:10-10")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_gives_the_selected_weights_in_eval_mode(finished_run: Path) -> None:
+    assert cl.load is runs.load
+    model = cl.load(finished_run)
+    state = torch.load(finished_run / "checkpoint.pt", weights_only=True)["model"]
+    other = build("mlp:64-16-10:relu", shape=(1, 8, 8), classes=10, seed=5)
+    other.load_state_dict(state)
+    x = torch.rand(7, 1, 8, 8)
+    assert torch.equal(model(x), other(x))
+    assert not model.training
+
+
+def test_load_needs_no_data_and_no_checkpoint(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "checkpoint.pt").unlink()
+    monkeypatch.setattr("cheaplip.data.load", lambda *_, **__: pytest.fail("data was loaded"))
+    assert isinstance(cl.load(str(run)), nn.Module)
+
+
+def test_own_model_with_tied_weights_and_batchnorm_is_saved_and_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def make(shape, classes):\n"
+        "    a, b = nn.Linear(64, 64), nn.Linear(64, 64)\n"
+        "    b.weight = a.weight\n"
+        "    return nn.Sequential(nn.Flatten(), a, nn.BatchNorm1d(64), nn.ReLU(), b, nn.Linear(64, classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = trained(tmp_path / "run", model="mine:make", epochs=1)
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+    loaded = cl.load(folder).state_dict()
+    assert state.keys() == loaded.keys()
+    assert all(torch.equal(state[name], loaded[name]) for name in state)
+
+
+def test_evaluate_merges_into_the_results_and_replaces_the_same_attack(run: Path) -> None:
+    before = runs.read_result(run)
+    runs.evaluate_run(run, ["pgd", "noise"], eps=[0.5, 1.0], limit=20)
+    result = runs.evaluate_run(run, ["pgd", "pgd-linf"], eps=[0.5], limit=10)
+    assert result == runs.read_result(run)
+    found = [(entry["attack"], entry["norm"], entry.get("eps"), entry["images"]) for entry in result["robust"]]
+    assert found == [
+        *(("pgd", "2", 0.5, 10), ("pgd", "2", 1.0, 20)),
+        *(("noise", "2", None, 20), ("pgd-linf", "inf", 0.5, 10)),
+    ]
+    for entry in result["robust"]:
+        low, high = entry["interval"]
+        assert low <= entry["accuracy"] <= high
+    assert all(result[key] == before[key] for key in before if key != "seconds")
+    assert result["seconds"].keys() == {"train", "evaluate"}
+
+
+def test_paper_attacks_are_labelled_weak_and_strong_ones_are_not(run: Path) -> None:
+    result = runs.evaluate_run(run, ["pgd-paper", "pgd-paper-box", "pgd", "noise-clamped"], limit=5)
+    assert {entry["attack"]: entry.get("weak") for entry in result["robust"]} == {
+        "pgd-paper": True, "pgd-paper-box": True, "pgd": None, "noise-clamped": None,
+    }  # fmt: skip
+
+
+def test_evaluate_twice_gives_the_same_bits(run: Path) -> None:
+    first, second = (runs.evaluate_run(run, ["noise", "pgd"], eps=[0.5], limit=30)["robust"] for _ in range(2))
+    assert first == second
+
+
+def spoil(name: str, content: bytes) -> Any:
+    def do(run: Path) -> None:
+        (run / name).write_bytes(content)
+
+    return do
+
+
+def remove(name: str) -> Any:
+    def do(run: Path) -> None:
+        (run / name).unlink()
+
+    return do
+
+
+def cut(name: str) -> Any:
+    def do(run: Path) -> None:
+        (run / name).write_bytes((run / name).read_bytes()[:-50])
+
+    return do
+
+
+def edit(old: str, new: str) -> Any:
+    def do(run: Path) -> None:
+        config = run / "config.yaml"
+        assert old in config.read_text()
+        config.write_text(config.read_text().replace(old, new))
+
+    return do
+
+
+BROKEN = {
+    "no folder": (shutil.rmtree, "expected a run folder, found no folder"),
+    "no run": (remove("config.yaml"), "is no run folder: expected config.yaml"),
+    "config is no YAML": (spoil("config.yaml", b"a: ["), "cannot use .*config.yaml"),
+    "config is no mapping": (spoil("config.yaml", b"- 1"), "it lacks settings"),
+    "config is binary": (spoil("config.yaml", b"\xff\xfe\x00"), "cannot use .*config.yaml"),
+    "config is empty": (spoil("config.yaml", b""), "it lacks settings"),
+    "config is cut short": (cut("config.yaml"), "it lacks settings"),
+    "config has an unknown key": (edit("seed: 0", "sed: 0"), "unknown setting 'sed'"),
+    "config has an unknown key in a group": (edit("pairs: 8", "pears: 8"), "unknown setting 'lipschitz.pears'"),
+    "config has another type": (edit("epochs: 2", "epochs: two"), "epochs must be a whole number of at least 1"),
+    "config is out of range": (edit("momentum: 0.9", "momentum: 1.9"), "momentum must be .* below 1; got 1.9"),
+    "config names another model": (edit("64-16-10", "64-17-10"), "model.safetensors does not fit the model"),
+    "config has no shape": (edit("shape:", "shade:"), "cannot use .*config.yaml"),
+    "config has a bad shape": (edit("  - 8", "  - -8"), "whole numbers above 0"),
+    "no weights": (remove("model.safetensors"), "expected the file .*model.safetensors, found none"),
+    "weights are cut short": (cut("model.safetensors"), "cannot use .*model.safetensors"),
+    "weights are something else": (spoil("model.safetensors", b"{}"), "cannot use .*model.safetensors"),
+}
+
+
+@pytest.mark.parametrize(("breaking", "message"), BROKEN.values(), ids=BROKEN)
+def test_load_tells_a_broken_run_in_one_line(breaking: Any, message: str, run: Path) -> None:
+    breaking(run)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        cl.load(run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("breaking", "message"),
+    [
+        (remove("result.json"), "expected the file .*result.json, found none"),
+        (cut("result.json"), "cannot use .*result.json"),
+        (spoil("result.json", b"[]"), "it holds no results"),
+        (spoil("result.json", b'{"robust": [1]}'), "'robust' must be a list of attacks"),
+    ],
+)
+def test_evaluate_tells_broken_results_in_one_line_and_changes_nothing(breaking: Any, message: str, run: Path) -> None:
+    breaking(run)
+    before = contents(run)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        runs.evaluate_run(run, ["noise"])
+    assert "\n" not in str(caught.value)
+    assert contents(run) == before
+
+
+class Payload:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_no_file_of_a_run_can_run_code(run: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    torch.save({"model": Payload(mark)}, run / "model.safetensors")
+    with pytest.raises(ValueError, match=r"cannot use .*model\.safetensors"):
+        cl.load(run)
+    (run / "config.yaml").write_text(f"!!python/object/apply:pathlib.Path.touch [!!python/name:mark {mark}]")
+    with pytest.raises(ValueError, match=r"cannot use .*config\.yaml"):
+        cl.load(run)
+    assert not mark.exists()
+
+
+def test_pickle_in_a_checkpoint_is_refused_and_not_run(run: Path, tmp_path: Path) -> None:
+    (run / "result.json").unlink()
+    torch.save({"model": Payload(tmp_path / "mark")}, run / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"cannot resume from .*checkpoint\.pt"):
+        trained(run, resume=True)
+    assert not (tmp_path / "mark").exists()
+    torch.load(run / "checkpoint.pt", weights_only=False)  # the payload does work where it is let in
+    assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs must be a whole number of at least 1; got 0"),
+        ({"epochs": 2.0}, TypeError, "epochs must be a whole number of at least 1; got 2.0"),
+        ({"epochs": True}, TypeError, "epochs must be a whole number of at least 1; got True"),
+        ({"weight": -0.1}, ValueError, "weight must be a number of at least 0; got -0.1"),
+        ({"weight": float("nan")}, ValueError, "weight must be a number of at least 0; got nan"),
+        ({"target": 0}, ValueError, "target must be a number above 0, or null; got 0"),
+        ({"select": "best"}, TypeError, "select must be one of last, robust; got 'best'"),
+        ({"penalty": "lipschitz+l1"}, ValueError, "penalty must be lipschitz, weight, layers or none"),
+        ({"penalty": "weight+weight"}, ValueError, "penalty must be lipschitz, weight, layers or none"),
+        ({"penalty": ""}, ValueError, "penalty must be lipschitz, weight, layers or none"),
+        ({"control": {"rule": "multiplicative"}}, ValueError, "control.floor must be above 0"),
+        ({"lipschitz": {"cap": 0.0}}, ValueError, "lipschitz.cap must be a number above 0, or null; got 0.0"),
+        ({"lipschitz": {"power": True}}, TypeError, "lipschitz.power must be one of 1, 2; got True"),
+        ({"lipschitz": 3}, TypeError, "lipschitz must be a mapping of settings; got 3"),
+        ({"oops": 3}, ValueError, "unknown setting 'oops'"),
+    ],
+)
+def test_settings_refuse_what_is_out_of_range(values: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        from_mapping(TrainSettings, values)
+    assert message in str(caught.value)
+
+
+def test_every_setting_says_what_it_means_and_its_default_is_allowed() -> None:
+    listed = list(settings_of(TrainSettings))
+    assert {s.name for s in listed} > {"data", "lipschitz.pairs", "control.step"}
+    assert all(s.about.text for s in listed)
+    assert from_mapping(TrainSettings, {}) == TrainSettings()
