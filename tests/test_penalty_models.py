@@ -12,7 +12,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from oracles import assert_all_close, changes, gradients, mlp, picture, quotients, rand, randn, seeded
 from torch import Tensor, nn
-from zoo import ZOO, Animal, dense
+from zoo import ZOO, Animal
 
 from cheaplip.penalties import LipschitzPenalty
 
@@ -98,9 +98,6 @@ def test_frozen_parameters_and_their_flags_stay_as_they_are() -> None:
     assert not penalty(net).requires_grad
 
 
-# Callables
-
-
 class Denoiser(nn.Module):
     """A model whose function is a method or a function around it."""
 
@@ -155,9 +152,6 @@ def test_callable_around_a_network_is_penalised_and_leaves_it_untouched(
         result = penalty(function, modules=modules)
         assert changes(before, picture(net)) == []
     torch.testing.assert_close(result, expected)
-
-
-# Precision and wrappers
 
 
 def test_autocast_is_off_for_pairs_and_on_for_the_batch() -> None:
@@ -239,19 +233,14 @@ def test_fabric_in_mixed_precision_measures_in_full_precision() -> None:
     assert LipschitzPenalty(u, u + 1e-3, **arguments)(wrapped).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_penalty_of_a_scalar_regression_is_the_slope() -> None:
-    net: Any = seeded(nn.Sequential(nn.Linear(1, 1), nn.Flatten(0)))  # one number per sample, shape (n,)
-    penalty = LipschitzPenalty(torch.zeros(2, 1), torch.ones(2, 1), weight=1.0)
-    slope = net[0].weight.abs().item()
-    assert penalty(net).item() == pytest.approx(slope, rel=1e-5)
-    logits, reg = penalty.joint(net, torch.rand(3, 1))
-    assert logits.shape == (3,)
-    assert reg.item() == pytest.approx(slope, rel=1e-5)
-
-
-def test_outputs_of_any_shape_are_measured_as_one_vector() -> None:
-    net = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))).double()
-    u, v = randn(5, 4), randn(5, 4, seed=1)
+@pytest.mark.parametrize(
+    ("width", "tail"), [(1, nn.Flatten(0)), (6, nn.Unflatten(1, (2, 3)))], ids=["(n,)", "(n, 2, 3)"]
+)
+def test_outputs_of_any_shape_are_measured_as_one_vector(width: int, tail: nn.Module) -> None:
+    net = seeded(nn.Sequential(nn.Linear(4, width), tail).double())
+    u, v, x = randn(5, 4), randn(5, 4, seed=1), randn(3, 4)
     expected = 0.5 * quotients(net, u, v).max()
     torch.testing.assert_close(LipschitzPenalty(u, v, weight=0.5)(net), expected)
-    assert dense()(u.float()).shape == (5, 3)
+    logits, reg = LipschitzPenalty(u, v, weight=0.5).joint(net, x)
+    torch.testing.assert_close(logits, net(x))
+    torch.testing.assert_close(reg, expected)

@@ -161,11 +161,15 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
     layers = {layer: None for module in modules for layer in module.modules() if layer.training}
     builtin = [layer for layer in layers if type(layer).__module__ == nn.RNNBase.__module__]
     recurrent = [(layer, layer.dropout) for layer in builtin if isinstance(layer, nn.RNNBase)]
+    norms = [(layer, layer._buffers.copy()) for layer in layers if isinstance(layer, nn.modules.batchnorm._NormBase)]
     try:
         for layer in layers:
             layer.training = False
         for layer, _ in recurrent:
             layer.training, layer.dropout = True, 0.0
+        for layer, buffers in norms:
+            # Copies, as a later forward in train mode would change, unseen, what the backward of this one reads.
+            layer._buffers.update({name: None if b is None else b.clone() for name, b in buffers.items()})
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:
@@ -173,6 +177,8 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
             layer.training = True
         for layer, dropout in recurrent:
             layer.dropout = dropout
+        for layer, buffers in norms:
+            layer._buffers.update(buffers)
 
 
 @contextmanager

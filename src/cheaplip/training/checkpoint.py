@@ -32,6 +32,12 @@ class Best:
             state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             self.state, self.score, self.epoch, self.eligible = state, score, epoch, eligible
 
+    def give_back(self, model: nn.Module) -> None:
+        """Put the kept weights into the model, if there are any, and the model in eval mode."""
+        if self.state is not None:
+            model.load_state_dict(self.state)
+        model.eval()
+
 
 @dataclass
 class Checkpoint:

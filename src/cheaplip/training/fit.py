@@ -1,4 +1,4 @@
-"""fit(): the joint loop, with control, adversary, selection and"""
+"""fit(): the joint loop, with control, adversary, selection and checkpoints."""
 
 from __future__ import annotations
 
@@ -92,24 +92,16 @@ def fit(
     """
     _check(model, loader, epochs, control_per, scheduler_per, lower_every)
     penalties, controls = _listed(penalty), _listed(control)
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    parts |= {f"penalty_{k}": p for k, p in enumerate(penalties) if hasattr(p, "state_dict")}
-    parts |= {f"control_{k}": c for k, c in enumerate(controls)}
-    kept = Checkpoint(None if checkpoint is None else Path(checkpoint), parts)
+    folder = None if checkpoint is None else Path(checkpoint)
+    kept = Checkpoint(folder, _parts(model, optimizer, scheduler, penalties, controls))
     history, best = kept.history, kept.best
     with _seeded(seed):
         kept.begin(resume)
         step = Step(model, optimizer, loss, penalties, controls, adversary, fabric)
-        step.control_now = control_per == "batch"
-        step.scheduler = scheduler if scheduler_per == "batch" else None
+        step.plan(scheduler, scheduler_per, control_per)
         with Progress(epochs * _length(loader), len(history) * _length(loader), progress) as bar:
             for epoch in range(len(history), epochs):
                 row = _run_epoch(step, loader, epoch, history, bar)
-                if control_per == "epoch":
-                    step.feed_controls(row.get("accuracy"), row["loss"])
-                if scheduler is not None and scheduler_per == "epoch":
-                    scheduler.step()
-                model.eval()
                 if lower is not None and ((epoch + 1) % lower_every == 0 or epoch + 1 == epochs):
                     row["lower"] = float(lower(model))
                 if select is not None:
@@ -117,11 +109,18 @@ def fit(
                     best.offer(model, row["score"], epoch + 1, _near_target(row, controls))
                 history.rows.append(row)
                 kept.save()
-    if best.state is not None:
-        model.load_state_dict(best.state)
+        best.give_back(model)
     history.kept = best.epoch or len(history)
-    model.eval()
     return history
+
+
+def _parts(
+    model: nn.Module, optimizer: Any, scheduler: Any, penalties: list[Any], controls: list[Discrepancy]
+) -> dict[str, Any]:
+    """Return all that has a state, by name."""
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    parts |= {f"penalty_{k}": p for k, p in enumerate(penalties) if hasattr(p, "state_dict")}
+    return parts | {f"control_{k}": c for k, c in enumerate(controls)}
 
 
 def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, bar: Progress) -> dict[str, float]:
@@ -143,6 +142,7 @@ def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, 
         raise ValueError(f"the training loss is {row['loss']} in epoch {epoch + 1}: lower the learning rate or λ")
     row |= {"rate": float(step.optimizer.param_groups[0]["lr"]), "seconds": time.perf_counter() - begun}
     bar.show(done, row)
+    step.end_epoch()
     return row
 
 

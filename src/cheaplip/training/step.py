@@ -32,10 +32,22 @@ class Step:
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.plain, self.loss, self.penalties, self.controls = model, loss, penalties, controls
         self.adversary = adversary
-        self.control_now = True
-        self.scheduler: Any = None
+        self.plan(None, "batch", "batch")
         self.joint = next((p for p in penalties if hasattr(p, "joint")), None)
         self.start_epoch()
+
+    def plan(self, scheduler: Any, scheduler_per: str, control_per: str) -> None:
+        """Say whether scheduler and controls are called per "batch" or per "epoch"."""
+        self.scheduler, self.scheduler_per, self.control_per = scheduler, scheduler_per, control_per
+
+    def end_epoch(self) -> None:
+        """Do what is done once an epoch, and leave the model in eval mode."""
+        if self.control_per == "epoch":
+            figures = self.figures()
+            self.feed_controls(figures.get("accuracy"), figures["loss"])
+        if self.scheduler is not None and self.scheduler_per == "epoch":
+            self.scheduler.step()
+        self.plain.eval()
 
     def start_epoch(self) -> None:
         """Set the sums to zero."""
@@ -74,9 +86,9 @@ class Step:
             right = (output.argmax(1) == y).sum()
             self.correct = self.correct + right
             accuracy = right / len(y)
-        if self.control_now:
+        if self.control_per == "batch":
             self.feed_controls(accuracy, data_loss)
-        if self.scheduler is not None:
+        if self.scheduler is not None and self.scheduler_per == "batch":
             self.scheduler.step()
 
     def feed_controls(self, accuracy: Tensor | float | None, loss: Tensor | float) -> None:
