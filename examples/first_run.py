@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import cheaplip as cl
 from cheaplip.data import BatchLoader, Data, load
+from cheaplip.evaluation import Result
 from cheaplip.models import build
 
 matplotlib.use("Agg")
@@ -53,7 +54,7 @@ def train(data: Data, name: str) -> nn.Module:
     return model
 
 
-def curve(model: nn.Module, data: Data) -> list[cl.evaluation.Result]:
+def curve(model: nn.Module, data: Data) -> list[Result]:
     """Attack all test images at each radius by strong PGD, and measure them clean first."""
     attacks = {f"pgd@{eps}": cl.attacks.PGD(eps=eps, norm=2) for eps in RADII}
     return list(cl.evaluate(model, data.test, attacks, seed=SEED).values())

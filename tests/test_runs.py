@@ -18,7 +18,7 @@ from cheaplip import runs
 from cheaplip.data import load as load_data
 from cheaplip.models import build
 from cheaplip.settings import ControlSettings, LipschitzSettings, TrainSettings, from_mapping, settings_of
-from cheaplip.training import checkpoint
+from cheaplip.training.checkpoint import Checkpoint
 
 FILES = {"config.yaml", "metrics.csv", "model.safetensors", "checkpoint.pt", "result.json"}
 SMALL = TrainSettings(data="digits", model="mlp:64-16-10:relu", epochs=2, lipschitz=LipschitzSettings(pairs=8))
@@ -54,14 +54,14 @@ def without_seconds(folder: Path) -> tuple[Any, ...]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     """Let training be stopped once so many epochs are saved."""
-    save = checkpoint.save
+    save = Checkpoint.save
 
-    def save_and_stop(folder: Path, parts: Any, history: Any, best: Any) -> None:
-        save(folder, parts, history, best)
-        if len(history) == epochs:
+    def save_and_stop(self: Checkpoint) -> None:
+        save(self)
+        if len(self.history) == epochs:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
 
 
 def test_run_folder_holds_its_files_and_nothing_else(finished_run: Path) -> None:

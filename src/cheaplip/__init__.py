@@ -6,12 +6,11 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from cheaplip.control import Discrepancy
-from cheaplip.penalties import LayerProductPenalty, LipschitzPenalty, WeightPenalty
-
 if TYPE_CHECKING:
     from cheaplip import attacks, lipschitz
+    from cheaplip.control import Discrepancy
     from cheaplip.evaluation import evaluate
+    from cheaplip.penalties import LayerProductPenalty, LipschitzPenalty, WeightPenalty
     from cheaplip.runs import load
     from cheaplip.training import History, fit
 
@@ -29,9 +28,13 @@ __all__ = [
     "load",
 ]
 
-# The upper floors need more than torch, so they are loaded on first use (PEP 562).
+# Loaded on first use (PEP 562): a command's help need not wait for torch, and the upper floors need more than torch.
 _LATER = {
+    "Discrepancy": "cheaplip.control",
     "History": "cheaplip.training",
+    "LayerProductPenalty": "cheaplip.penalties",
+    "LipschitzPenalty": "cheaplip.penalties",
+    "WeightPenalty": "cheaplip.penalties",
     "evaluate": "cheaplip.evaluation",
     "fit": "cheaplip.training",
     "load": "cheaplip.runs",

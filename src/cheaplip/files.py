@@ -33,6 +33,9 @@ def whole(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror or error}; choose a folder that is writable") from error
     os.close(handle)
+    mask = os.umask(0)
+    os.umask(mask)
+    Path(name).chmod(0o666 & ~mask)  # mkstemp's own mode would hide the file from everybody else
     temporary = Path(name)
     try:
         yield temporary

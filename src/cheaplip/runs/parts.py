@@ -15,6 +15,7 @@ from cheaplip.attacks import PGD, one_step
 from cheaplip.control import Discrepancy
 from cheaplip.data import BatchLoader, Data
 from cheaplip.evaluation import evaluate
+from cheaplip.lipschitz import lower
 from cheaplip.models import build
 from cheaplip.penalties import LayerProductPenalty, LipschitzPenalty, WeightPenalty
 from cheaplip.settings import LipschitzSettings, TrainSettings
@@ -37,6 +38,7 @@ class Parts:
     controls: list[Discrepancy]
     adversary: Any
     select: Callable[[nn.Module], float] | None
+    lower: Callable[[nn.Module], float]
 
 
 def device_of(name: str) -> torch.device:
@@ -57,6 +59,13 @@ def full_name(settings: TrainSettings, data: Data) -> str:
     return settings.model or f"mlp:{math.prod(data.shape)}-64-64-{outputs}:relu"
 
 
+def full_rate(settings: TrainSettings, model: str) -> float:
+    """Return the learning rate; without one in the settings, that which served the model's activation best."""
+    kind, *details = model.split(":")
+    saturates = kind == "mlp" and (details[1] if len(details) > 1 else "sigmoid") in ("sigmoid", "tanh")
+    return settings.learning_rate or (0.3 if saturates else 0.1)
+
+
 def shows(progress: bool | None) -> bool:
     """Tell whether bars are shown: by default if standard error is a terminal."""
     return sys.stderr.isatty() if progress is None else progress
@@ -72,7 +81,8 @@ def assemble(settings: TrainSettings, data: Data, device: torch.device) -> Parts
     x, y = data.train.x.to(device), data.train.y.to(device)
     _check_outputs(model, x[:1], y[:1])
     loader = BatchLoader(x, y, settings.batch_size, seed=settings.seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
+    rate = full_rate(settings, full_name(settings, data))
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=settings.momentum)
     scheduler = None
     if settings.schedule == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * len(loader))
@@ -88,6 +98,7 @@ def assemble(settings: TrainSettings, data: Data, device: torch.device) -> Parts
         controls=[] if settings.target is None else [_control(p, settings, data) for p in penalties],
         adversary=_adversary(settings, data),
         select=_selection(settings, data),
+        lower=_watch(settings, data),
     )
 
 
@@ -159,6 +170,23 @@ def _selection(settings: TrainSettings, data: Data) -> Callable[[nn.Module], flo
         return found["pgd"].accuracy
 
     return robustness
+
+
+def starts(data: Data, model: nn.Module) -> Tensor:
+    """Return where searches for steep pairs start, on the model's device."""
+    return (data.lipschitz if len(data.lipschitz) else data.train).x.to(next(model.parameters()).device)
+
+
+def _watch(settings: TrainSettings, data: Data) -> Callable[[nn.Module], float]:
+    """Return a search stronger than the penalty's, in the same box, at the cost of a few hundred training steps."""
+    pairs = settings.lipschitz
+    box = data.box if pairs.box else None
+
+    def search(model: nn.Module) -> float:
+        x, seed = starts(data, model), settings.seed
+        return lower(model, x, p_in=pairs.p_in, p_out=pairs.p_out, box=box, pairs=16, steps=40, seed=seed).value
+
+    return search
 
 
 def _needs_classes(data: Data, what: str) -> None:

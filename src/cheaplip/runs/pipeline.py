@@ -25,7 +25,7 @@ from cheaplip.runs.folder import (
     write_config,
     write_result,
 )
-from cheaplip.runs.parts import Parts, assemble, device_of, full_name, shows
+from cheaplip.runs.parts import Parts, assemble, device_of, full_name, full_rate, shows, starts
 from cheaplip.settings import TrainSettings, settings_of
 from cheaplip.training import History, fit
 
@@ -62,7 +62,8 @@ def train(settings: TrainSettings, *, progress: bool | None = None) -> Path:
         return folder
     device = device_of(settings.device)
     data = load(settings.data, data_dir=settings.data_dir, seed=settings.seed)
-    settings = replace(settings, model=full_name(settings, data))
+    name = full_name(settings, data)
+    settings = replace(settings, model=name, learning_rate=full_rate(settings, name))
     parts = assemble(settings, data, device)
     if not (folder / CONFIG).exists():  # a resumed run keeps what it was begun with
         write_config(folder, Config(settings, data.shape, data.classes, versions()))
@@ -79,6 +80,8 @@ def train(settings: TrainSettings, *, progress: bool | None = None) -> Path:
         scheduler_per="batch",
         adversary=parts.adversary,
         select=parts.select,
+        lower=parts.lower,
+        lower_every=settings.lower_every,
         seed=settings.seed,
         checkpoint=folder,
         resume=True,
@@ -118,6 +121,8 @@ def check_folder(folder: Path, settings: TrainSettings) -> TrainSettings:
     begun = read_config(folder)
     if settings.model is None:
         settings = replace(settings, model=begun.settings.model)
+    if settings.learning_rate is None:
+        settings = replace(settings, learning_rate=begun.settings.learning_rate)
     for setting in settings_of(TrainSettings):
         old, new = _look_up(begun.settings, setting.name), _look_up(settings, setting.name)
         if setting.name not in FREE and old != new:
@@ -163,9 +168,8 @@ def _result(settings: TrainSettings, data: Data, parts: Parts, history: History,
     key, quality = ("loss", _loss) if data.classes is None else ("accuracy", _accuracy)
     result[key] = {"train": quality(parts, data.train, shown), "clean": quality(parts, data.test, shown)}
     p_in, p_out = settings.lipschitz.p_in, settings.lipschitz.p_out
-    starts = (data.lipschitz if len(data.lipschitz) else data.train).x.to(next(parts.model.parameters()).device)
     with _saying("searching for the steepest pair", shown):
-        bound = lower(parts.model, starts, p_in=p_in, p_out=p_out, seed=settings.seed)
+        bound = lower(parts.model, starts(data, parts.model), p_in=p_in, p_out=p_out, seed=settings.seed)
     result["lipschitz"] = {"lower": bound.value, "method": bound.method, "domain": bound.domain}
     result["lipschitz"] |= {"p_in": str(p_in), "p_out": str(p_out)}
     kept = history[history.kept - 1]

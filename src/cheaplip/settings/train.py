@@ -15,7 +15,7 @@ PENALTIES = ("lipschitz", "weight", "layers")
 class LipschitzSettings:
     """How the pairs of the Lipschitz penalty live; see :class:`cheaplip.LipschitzPenalty`."""
 
-    pairs: Annotated[int, About("pairs of inputs that are alive at a time", low=1)] = 32
+    pairs: Annotated[int, About("pairs of inputs that are alive at a time", low=1)] = 16
     start: Annotated[Literal["noise", "samples", "uniform"], About("where pairs start")] = "noise"
     reduce: Annotated[Literal["max", "mean", "softmax"], About("how the pairs' quotients become one")] = "max"
     temperature: Annotated[float, About("of softmax, in units of Lip", above=0)] = 0.1
@@ -23,7 +23,7 @@ class LipschitzSettings:
     search: Annotated[Literal["ascent", "paper"], About("how pairs move")] = "ascent"
     steps: Annotated[int, About("moves of the pairs per training step", low=1)] = 1
     every: Annotated[int, About("training steps from one move to the next", low=1)] = 1
-    renew: Annotated[int | None, About("the lifetime of a pair in moves; null: as long as it goes well", low=1)] = 50
+    renew: Annotated[int | None, About("the lifetime of a pair in moves; null: as long as it goes well", low=1)] = 16
     box: Annotated[bool, About("keep pairs in the data's box, where it has one")] = True
     min_distance: Annotated[
         float | None, About("the smallest distance of a pair; null: 0.01 of the data's scale", low=0)
@@ -42,7 +42,7 @@ class LipschitzSettings:
 class ControlSettings:
     """How the discrepancy principle drives the weight of a penalty; see :class:`cheaplip.Discrepancy`."""
 
-    step: Annotated[float, About("by how much λ changes at a time (relative to λ if multiplicative)", above=0)] = 1e-4
+    step: Annotated[float, About("by how much λ changes at a time (relative to λ if multiplicative)", above=0)] = 3e-3
     rule: Annotated[Literal["additive", "multiplicative"], About("λ ± step, or λ times or by (1 + step)")] = "additive"
     per: Annotated[Literal["batch", "epoch"], About("when λ changes")] = "batch"
     warmup: Annotated[int, About("changes that are left out in the beginning", low=0)] = 0
@@ -90,7 +90,9 @@ class TrainSettings:
     adversary_eps: Annotated[float, About("2-norm of the adversary's change, in input units", above=0)] = 2.0
     epochs: Annotated[int, About("passes over the training split", low=1)] = 20
     batch_size: Annotated[int, About("samples per training step", low=1)] = 128
-    learning_rate: Annotated[float, About("the first learning rate of SGD", above=0)] = 0.1
+    learning_rate: Annotated[
+        float | None, About("the first of SGD; null: 0.3 for an mlp of sigmoids or tanh, else 0.1", above=0)
+    ] = None
     momentum: Annotated[float, About("of SGD", low=0, below=1)] = 0.9
     schedule: Annotated[Literal["cosine", "constant"], About("the learning rate falls to 0 as a cosine, or stays")] = (
         "cosine"
@@ -100,6 +102,9 @@ class TrainSettings:
         About("keep the last epoch, or the one most robust to PGD on the selection split within a point of the target"),
     ] = "last"
     select_eps: Annotated[float, About("2-norm of the attack that selects, in input units", above=0)] = 1.5
+    lower_every: Annotated[
+        int, About("epochs from one search for a stronger lower bound of Lip to the next", low=1)
+    ] = 5
     seed: Annotated[int, About("of all draws", low=0)] = 0
     device: Annotated[Literal["auto", "cpu", "cuda"], About("auto: cuda where there is one")] = "auto"
     out: Annotated[str | None, About("the run folder; null: runs/DATA-PENALTY-SEED")] = None
