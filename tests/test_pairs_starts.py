@@ -39,7 +39,7 @@ def test_uniform_start_fills_the_range_of_the_data() -> None:
 
 
 def test_partners_are_the_second_points_with_a_little_noise() -> None:
-    u, v = Start(POOL, POOL + 100).renew(torch.tensor([3, 7]))
+    u, v = Start(POOL, POOL + 100).renew([3, 7])
     assert torch.equal(u, POOL[[3, 7]])
     assert (v - POOL[[3, 7]] - 100).abs().max().item() < 5
 
@@ -66,11 +66,11 @@ def test_draws_depend_on_seed_and_number_alone(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["noise", "samples", "uniform"])
 def test_draws_go_on_from_a_loaded_state_whatever_was_drawn_before(kind: str) -> None:
     first, second = Start(POOL, kind=kind, seed=3), Start(2 * POOL, kind=kind, seed=3)
-    first.draw(5), first.renew(torch.tensor([1, 2])), second.draw(3), second.renew(torch.tensor([0]))
+    first.draw(5), first.renew([1, 2]), second.draw(3), second.renew([0])
     second.load_state_dict(first.state_dict())
     for a, b in zip(
-        [*first.draw(4), *first.renew(torch.tensor([1]))],
-        [*second.draw(4), *second.renew(torch.tensor([1]))],
+        [*first.draw(4), *first.renew([1])],
+        [*second.draw(4), *second.renew([1])],
         strict=True,
     ):
         assert torch.equal(a, b)
@@ -80,8 +80,8 @@ def test_draws_go_on_from_a_loaded_state_whatever_was_drawn_before(kind: str) ->
 def test_draws_follow_the_pool_to_another_dtype(kind: str) -> None:
     start = Start(POOL, kind=kind)
     start.draw(5)
-    start.renew(torch.tensor([1]))
-    assert {x.dtype for x in (*start.float().draw(4), *start.renew(torch.tensor([1, 2])))} == {torch.float32}
+    start.renew([1])
+    assert {x.dtype for x in (*start.float().draw(4), *start.renew([1, 2]))} == {torch.float32}
 
 
 def test_draws_have_no_repeats_while_the_pool_lasts() -> None:

@@ -165,7 +165,6 @@ class Pairs(nn.Module):
             )
         return Measurement(quotients, apart.distance, values, values.index(largest), rise)
 
-    @torch.no_grad()
     def move(self, measured: Measurement) -> None:
         """Move every pair one step uphill, and renew those that went wrong or have lived long enough.
 
@@ -179,10 +178,10 @@ class Pairs(nn.Module):
         """
         if measured.ascent is None:
             raise ValueError("to move, the pairs need a measurement with climb=True")
-        # Looked up once: in a small network's step the look-up of buffers is felt.
-        points, step, previous = self.points, self.step, self.previous
-        adapt(step, measured.quotient, previous, self.first_step)
-        previous.copy_(measured.quotient)
+        # Looked up once, and replaced rather than copied: in a small network's step both are felt.
+        points, buffers = self.points, self._buffers
+        step = adapt(self.step, measured.quotient, self.previous, self.first_step)
+        buffers["step"], buffers["previous"] = step, measured.quotient
         move(self.search, points, measured.ascent, step)
         self.moves += 1
         if min(measured.values) <= 0:
@@ -199,15 +198,15 @@ class Pairs(nn.Module):
         turn, early = divmod(self.moves, lifetime // groups)
         if early == 0:
             first, last = (self.count * (turn % groups + k) // groups for k in (0, 1))
-            self._start_anew(points, list(range(first, last)))
+            self._start_anew(points, slice(first, last))
 
-    def _start_anew(self, points: Tensor, indices: list[int]) -> None:
-        at = torch.tensor(indices, device=points.device)
-        u, v = self.start.renew(at)
-        points.index_copy_(0, at, u)
-        points.index_copy_(0, at + self.count, v)
-        self.step.index_fill_(0, at, self.first_step)
-        self.previous.index_fill_(0, at, 0.0)
+    def _start_anew(self, points: Tensor, at: slice | list[int]) -> None:
+        u, v = points.chunk(2)
+        u[at], v[at] = self.start.renew(at)
+        self.step[at] = self.first_step
+        # The measurement keeps the old one.
+        self.previous = self.previous.clone()
+        self.previous[at] = 0.0
 
     def get_extra_state(self) -> Tensor:
         """Return what renewal and motion depend on beside the buffers: moves, first step, smallest distance."""

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from cheaplip.norms import Norm, per_sample, vector_norm
 
+_TINY = torch.finfo(torch.float32).tiny
+
 
 class Apart(NamedTuple):
     """How far pairs are apart.
@@ -79,25 +81,23 @@ class Room(nn.Module):
         known = self._known
         if known is not None and known[0] is points and known[1] == points._version:
             return known[2]
-        with torch.no_grad():
-            u, v = points.chunk(2)
-            difference = u - v
-            distance = vector_norm(difference, self.p_in)
-            values: list[float] = distance.tolist()
-            lost = []
-            if not math.isfinite(sum(values)):
-                lost = [index for index, value in enumerate(values) if not math.isfinite(value)]
-            # Rounding may leave a pair a hair closer than it was pushed, and no pair has distance zero.
-            trusted = max(0.999 * self.smallest, torch.finfo(points.dtype).tiny)
-            close = min(values) < trusted
-            if close:
-                distance.masked_fill_(distance < trusted, math.inf)
+        u, v = points.chunk(2)
+        difference = u - v
+        distance = vector_norm(difference, self.p_in).detach()
+        values: list[float] = distance.tolist()
+        lost = []
+        if not math.isfinite(sum(values)):
+            lost = [index for index, value in enumerate(values) if not math.isfinite(value)]
+        # Rounding may leave a pair a hair closer than it was pushed, and no pair has distance zero.
+        trusted = max(0.999 * self.smallest, _TINY)
+        close = min(values) < trusted
+        if close:
+            distance.masked_fill_(distance < trusted, math.inf)
         apart = Apart(difference, distance, close, lost)
         if not torch.is_inference_mode_enabled():  # whose tensors autograd could not use later
             self._known = (points, points._version, apart)
         return apart
 
-    @torch.no_grad()
     def settle(self, points: Tensor) -> list[int]:
         """Clamp to the box and push pairs apart, in place; return the indices of pairs that are lost."""
         self._clamp(points)
@@ -111,7 +111,7 @@ class Room(nn.Module):
     def _push(self, points: Tensor, share_u: float, share_v: float) -> None:
         u, v = points.chunk(2)
         difference = u - v
-        distance = vector_norm(difference, self.p_in).clamp_min_(torch.finfo(points.dtype).tiny)
+        distance = vector_norm(difference, self.p_in).detach().clamp_min_(torch.finfo(points.dtype).tiny)
         missing = difference * per_sample((self.smallest / distance - 1.0).clamp_min_(0.0), difference)
         u.add_(missing, alpha=share_u)
         v.sub_(missing, alpha=share_v)

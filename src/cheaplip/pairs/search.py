@@ -20,10 +20,10 @@ GROW, SHRINK = 1.25, 0.5
 SMALLEST, LARGEST = 1e-2, 1e2
 
 
-def adapt(step: Tensor, value: Tensor, previous: Tensor, first: float) -> None:
-    """Change the steps ``(P,)`` in place by whether the last move raised the quotients."""
+def adapt(step: Tensor, value: Tensor, previous: Tensor, first: float) -> Tensor:
+    """Return the steps ``(P,)``, larger where the last move raised the quotient, else smaller."""
     adapted = torch.where(value > previous, step * GROW, step * SHRINK)
-    torch.clamp(adapted, SMALLEST * first, LARGEST * first, out=step)
+    return adapted.clamp_(SMALLEST * first, LARGEST * first)
 
 
 def move(search: Search, points: Tensor, climb: Ascent, step: Tensor) -> None:

@@ -123,13 +123,14 @@ class Start(nn.Module):
             self._stock = (number, *self._draw(size, number))
         return self._stock[1][first : first + count], self._stock[2][first : first + count]
 
-    def renew(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Return new points for the pairs of these indices: drawn, or their own start with fresh noise."""
+    def renew(self, at: slice | list[int]) -> tuple[Tensor, Tensor]:
+        """Return new points for the pairs at these places: drawn, or their own start with fresh noise."""
         if self.partners is None:
-            return self.draw(len(at))
+            return self.draw(at.stop - at.start if isinstance(at, slice) else len(at))
         self.draws += 1
-        noise = self._random(torch.randn, len(at), self._generator(self.draws))
-        return self.pool[at], self.partners[at] + noise * (self.radius / math.sqrt(max(1, noise[0].numel())))
+        u, partners = self.pool[at], self.partners[at]
+        noise = self._random(torch.randn, len(u), self._generator(self.draws))
+        return u, partners + noise * (self.radius / math.sqrt(max(1, noise[0].numel())))
 
     def _draw(self, count: int, number: int) -> tuple[Tensor, Tensor]:
         generator = self._generator(number)

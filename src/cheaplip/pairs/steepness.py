@@ -125,21 +125,23 @@ def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor
                 [1.]]))
     """
     leaf = points.detach().requires_grad_()
-    with torch.enable_grad():
+    if torch.is_grad_enabled():
         output = apply(function, leaf)
-    with torch.no_grad():
-        change = _change(output.detach())
-        euclidean = p_in == 2 and p_out == 2
-        size = vector_norm(change, p_out)
-        value = size / distance
-        # In Euclidean norms (f(u) - f(v)) and L² (u - v) are the two parts of ∇L, up to the common 1 / (size distance).
-        towards = change if euclidean else norm_gradient(change, p_out, size)
-        away = difference if euclidean else norm_gradient(difference, p_in, distance)
-        slope = value * value if euclidean else value
-        cotangent = torch.cat([towards, -towards])
-        direction = _pull_back(output, leaf, cotangent.to(output.dtype))
-        slope = per_sample(slope, difference)
-        of_u, of_v = direction.chunk(2)
-        of_u.addcmul_(away, slope, value=-1.0)
-        of_v.addcmul_(away, slope)
+    else:
+        with torch.enable_grad():
+            output = apply(function, leaf)
+    # From here on nothing asks for a gradient, so no graph is built.
+    change = _change(output.detach())
+    euclidean = p_in == 2 and p_out == 2
+    size = vector_norm(change, p_out).detach()
+    value = size / distance
+    # In Euclidean norms (f(u) - f(v)) and L² (u - v) are the two parts of ∇L, up to the common 1 / (size distance).
+    towards = change if euclidean else norm_gradient(change, p_out, size)
+    away = difference if euclidean else norm_gradient(difference, p_in, distance)
+    cotangent = torch.cat([towards, -towards])
+    direction = _pull_back(output, leaf, cotangent.to(output.dtype))
+    slope = per_sample(value * value if euclidean else value, difference)
+    of_u, of_v = direction.chunk(2)
+    of_u.addcmul_(away, slope, value=-1.0)
+    of_v.addcmul_(away, slope)
     return Ascent(value, direction, (size, distance) if euclidean else (distance,))

@@ -192,7 +192,8 @@ class LipschitzPenalty(nn.Module):
         return points, distance
 
     def _chosen(self, measured: Measurement) -> tuple[Tensor, Tensor, Tensor]:
-        """Return u, v and distance of the pairs that the reduction needs, whose outputs are finite."""
+        """Return u, v and distance of the pairs that the reduction needs, whose outputs are finite; note Lip."""
+        self.value.fill_(measured.values[measured.steepest])
         u, v = self.pairs.points.chunk(2)
         distance = measured.distance
         if self.reduce.name == "max":
@@ -208,9 +209,7 @@ class LipschitzPenalty(nn.Module):
 
     def _weigh(self, output: Tensor, distance: Tensor) -> Tensor:
         """Reduce the quotients of the taken points, with their gradient, and multiply by λ."""
-        value = quotient(output, distance, self.pairs.p_out)
-        self.value.copy_(value.detach().amax())
-        value = self.reduce(value, distance)
+        value = self.reduce(quotient(output, distance, self.pairs.p_out), distance)
         if self.cap is not None:
             value = value * (self.cap / value.detach().clamp_min(self.cap))
         return self.weight * (value if self.power == 1 else value.square())
