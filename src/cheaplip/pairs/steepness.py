@@ -56,20 +56,14 @@ def widen(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _change(output: Tensor) -> Tensor:
-    """Return f(u) - f(v)."""
-    first, second = widen(output).chunk(2)
-    return first - second
-
-
-def quotient(output: Tensor, distance: Tensor, p_out: Norm) -> Tensor:
-    """Return ‖f(u) - f(v)‖ / ‖u - v‖ for outputs ``(2P, ...)``, first all f(u), and distances ``(P,)``.
+def quotient(output_u: Tensor, output_v: Tensor, distance: Tensor, p_out: Norm) -> Tensor:
+    """Return ‖f(u) - f(v)‖ / ‖u - v‖ for outputs ``(P, ...)`` and distances ``(P,)``.
 
     Example:
-        >>> quotient(torch.tensor([[3.0], [1.0]]), torch.tensor([0.5]), 2)
+        >>> quotient(torch.tensor([[3.0]]), torch.tensor([[1.0]]), torch.tensor([0.5]), 2)
         tensor([4.])
     """
-    return vector_norm(_change(output), p_out) / distance
+    return vector_norm(widen(output_u) - widen(output_v), p_out) / distance
 
 
 def _pull_back(output: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
@@ -131,7 +125,8 @@ def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor
         with torch.enable_grad():
             output = apply(function, leaf)
     # From here on nothing asks for a gradient, so no graph is built.
-    change = _change(output.detach())
+    output_u, output_v = widen(output.detach()).chunk(2)
+    change = output_u - output_v
     euclidean = p_in == 2 and p_out == 2
     size = vector_norm(change, p_out).detach()
     value = size / distance

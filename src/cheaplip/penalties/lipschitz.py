@@ -138,7 +138,7 @@ class LipschitzPenalty(nn.Module):
         inner, used, apart = self._look_at(model, modules)
         with frozen(used) if apart else nullcontext():
             points, distance = self._take(inner)
-            return self._weigh(apply(inner, points), distance)
+            return self._weigh(*apply(inner, points).chunk(2), distance)
 
     def joint(self, model: Model, x: Tensor, *, modules: Iterable[nn.Module] | None = None) -> tuple[Tensor, Tensor]:
         """Return ``(model(x), penalty(model))`` with the maximal pair riding in the minibatch: the cheapest way.
@@ -161,8 +161,8 @@ class LipschitzPenalty(nn.Module):
             return logits, self(model, modules=used)
         points, distance = self._take(inner, x)
         output = apply(model, points)
-        logits, riders = torch.split(output, [len(x), len(output) - len(x)])
-        return logits, self._weigh(riders, distance)
+        logits, output_u, output_v = torch.split(output, [len(x), len(distance), len(distance)])
+        return logits, self._weigh(output_u, output_v, distance)
 
     @staticmethod
     def _look_at(model: Model, modules: Iterable[nn.Module] | None) -> tuple[Model, tuple[nn.Module, ...], bool]:
@@ -207,9 +207,9 @@ class LipschitzPenalty(nn.Module):
             distance[wrong] = math.inf
         return u, v, distance
 
-    def _weigh(self, output: Tensor, distance: Tensor) -> Tensor:
+    def _weigh(self, output_u: Tensor, output_v: Tensor, distance: Tensor) -> Tensor:
         """Reduce the quotients of the taken points, with their gradient, and multiply by λ."""
-        value = self.reduce(quotient(output, distance, self.pairs.p_out), distance)
+        value = self.reduce(quotient(output_u, output_v, distance, self.pairs.p_out), distance)
         if self.cap is not None:
             value = value * (self.cap / value.detach().clamp_min(self.cap))
         return self.weight * (value if self.power == 1 else value.square())
