@@ -203,3 +203,26 @@ def test_low_precision_is_seen_under_autocast_alone() -> None:
         assert runs_in_low_precision(LINEAR)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
         assert not runs_in_low_precision(LINEAR)
+
+
+class Holder:
+    """A callable object that holds a network."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def __call__(self, x: Tensor) -> Tensor:
+        result: Tensor = self.net(x)
+        return result
+
+
+def test_modules_behind_objects_containers_and_helpers_are_found() -> None:
+    net = nn.BatchNorm1d(3)
+    nets, by_name = [net], {"net": net}
+
+    def helper(x: Tensor) -> Tensor:
+        result: Tensor = net(x)
+        return result
+
+    functions: list[Any] = [Holder(net), lambda x: nets[0](x), lambda x: by_name["net"](x), lambda x: 2 * helper(x)]
+    assert [modules_of(function) for function in functions] == [(net,)] * 4

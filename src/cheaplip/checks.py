@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 
@@ -31,7 +32,7 @@ def number(value: Any, name: str, *, low: float | None = None, above: float | No
         >>> number(2, "step", above=0)
         2.0
     """
-    real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not real or (low is not None and value < low) or (above is not None and value <= above):
         limit = (
             "" if low is None and above is None else f" of at least {low:g}" if low is not None else f" above {above:g}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import torch
@@ -85,7 +86,16 @@ def modules_of(model: Model, modules: Iterable[nn.Module] | None = None) -> tupl
         return (model,)
     if not callable(model):
         raise TypeError(f"model must be a torch.nn.Module or a callable; got {type(model).__name__}")
-    return tuple(m for m in map(unwrap, closed_over(model)) if isinstance(m, nn.Module))
+    things = list(closed_over(model))
+    # One level further: what lies in lists and dicts, and what a helper function closes over.
+    for thing in tuple(things):
+        if isinstance(thing, (list, tuple)):
+            things.extend(thing)
+        elif isinstance(thing, dict):
+            things.extend(thing.values())
+        elif isinstance(thing, FunctionType):
+            things.extend(closed_over(thing))
+    return tuple({m: None for m in map(unwrap, things) if isinstance(m, nn.Module)})
 
 
 _ASKED = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)

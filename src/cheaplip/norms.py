@@ -115,7 +115,8 @@ def norm_gradient(x: Tensor, p: Norm = 2, norm: Tensor | None = None) -> Tensor:
         return x.sign()
     if p == 2:
         norm = vector_norm(x, 2) if norm is None else norm
-        return x / per_sample(norm, x).clamp_min(torch.finfo(x.dtype).tiny)
+        # Below the root of the smallest number squares are lost: there the result is shorter than 1, never longer.
+        return x / per_sample(norm, x).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
     flat = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
     largest = flat.abs().argmax(1, keepdim=True)
     return torch.zeros_like(flat).scatter_(1, largest, flat.gather(1, largest).sign()).view_as(x)

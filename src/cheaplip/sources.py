@@ -30,6 +30,7 @@ def closed_over(function: Callable[..., Any]) -> Iterator[Any]:
         yield owner
     code = getattr(function, "__code__", None)
     if code is None:
+        yield from getattr(function, "__dict__", {}).values()
         return
     for cell in getattr(function, "__closure__", None) or ():
         try:

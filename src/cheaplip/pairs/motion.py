@@ -153,7 +153,8 @@ class Pairs(nn.Module):
             quotients = rise.value
         else:
             with torch.no_grad():
-                quotients = quotient(*apply(function, points).chunk(2), apart.distance, self.p_out)
+                output_u, output_v = apply(function, points).chunk(2)
+                quotients = quotient(output_u, output_v, apart.distance, self.p_out)
         values: list[float] = quotients.tolist()
         if not math.isfinite(sum(values)):
             values = [value if math.isfinite(value) else -math.inf for value in values]

@@ -60,7 +60,8 @@ def move(search: Search, points: Tensor, climb: Ascent, step: Tensor) -> None:
     if search == "paper":
         length = (step * value * climb.scale).expand(2, -1)
     else:
-        size = vector_norm(direction).clamp_min_(torch.finfo(direction.dtype).tiny)
+        # Below the root of the smallest number squares are lost: better a short step than a wild one.
+        size = vector_norm(direction).clamp_min_(torch.finfo(direction.dtype).tiny ** 0.5)
         length = step / size.view(2, -1)
     points.addcmul_(direction, per_sample(length.reshape(-1), direction))
 

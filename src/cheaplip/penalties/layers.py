@@ -115,6 +115,7 @@ class LayerProductPenalty(nn.Module):
 def _chain(model: Model) -> list[tuple[str, nn.Module]]:
     """List the layers in the order in which they are called, or raise for one that is not understood."""
     inner = unwrap(model)
+    inner = getattr(inner, "_orig_mod", inner)  # behind torch.compile
     if not isinstance(inner, nn.Module):
         raise TypeError(
             "the layer product needs a module, a chain of layers; got a function: LipschitzPenalty takes any"

@@ -138,7 +138,8 @@ class LipschitzPenalty(nn.Module):
         inner, used, apart = self._look_at(model, modules)
         with frozen(used) if apart else nullcontext():
             points, distance = self._take(inner)
-            return self._weigh(*apply(inner, points).chunk(2), distance)
+            output_u, output_v = apply(inner, points).chunk(2)
+            return self._weigh(output_u, output_v, distance)
 
     def joint(self, model: Model, x: Tensor, *, modules: Iterable[nn.Module] | None = None) -> tuple[Tensor, Tensor]:
         """Return ``(model(x), penalty(model))`` with the maximal pair riding in the minibatch: the cheapest way.

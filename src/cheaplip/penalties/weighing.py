@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from cheaplip.checks import number
 
 
 def check_weight(weight: float) -> float:
     """Return a penalty's weight as a float, or raise: it must be a finite number of at least 0."""
-    if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-        raise ValueError(f"weight (λ) must be a finite number of at least 0; got {weight!r}")
-    return float(weight)
+    return number(weight, "weight (λ)", low=0)
 
 
 def check_power(power: int) -> int:
