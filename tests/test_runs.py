@@ -94,7 +94,7 @@ def test_config_holds_all_settings_versions_and_the_input(finished_run: Path) ->
     assert set(values) == names | {"versions", "input"}
     assert set(values["versions"]) == {"cheaplip", "torch", "python"}
     assert values["input"] == {"shape": [1, 8, 8], "classes": 10}
-    assert replace(runs.read_config(finished_run).settings, out=None) == SMALL
+    assert replace(runs.read_config(finished_run).settings, out=None) == replace(SMALL, learning_rate=0.1)
 
 
 def test_key_is_absent_where_its_quantity_was_not_computed(tmp_path: Path) -> None:
