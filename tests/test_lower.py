@@ -36,6 +36,24 @@ def test_bound_of_a_callable_is_called_an_estimate() -> None:
     assert not lower(lambda x: 2 * x, data(), pairs=2, steps=2).proven
 
 
+class Casts(nn.Module):
+    """A model that insists on float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.inner.weight.float() @ x.float().T
+        return result.T
+
+
+def test_model_that_cannot_be_widened_is_measured_as_it_stands() -> None:
+    net = Casts()
+    bound = lower(net, data(), pairs=8, steps=40)
+    assert bound.value == pytest.approx(float(torch.linalg.matrix_norm(net.inner.weight.detach(), 2)), rel=1e-2)
+
+
 @pytest.mark.parametrize("p", [1, math.inf])
 def test_operator_norm_is_not_passed_in_other_norms(p: float) -> None:
     matrix = linear(3)

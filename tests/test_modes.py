@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -216,13 +216,47 @@ class Holder:
         return result
 
 
+class Trainer:
+    """An object around an object that holds a network."""
+
+    __slots__ = ("holder",)
+
+    def __init__(self, net: nn.Module) -> None:
+        self.holder = Holder(net)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return x - self.holder(x)
+
+    def bare(self) -> Callable[[Tensor], Tensor]:
+        return lambda x: x - self.holder.net(x)
+
+
 def test_modules_behind_objects_containers_and_helpers_are_found() -> None:
     net = nn.BatchNorm1d(3)
-    nets, by_name = [net], {"net": net}
+    nets, nested, trainer = [net], {"deep": {"er": [net]}}, Trainer(net)
 
     def helper(x: Tensor) -> Tensor:
         result: Tensor = net(x)
         return result
 
-    functions: list[Any] = [Holder(net), lambda x: nets[0](x), lambda x: by_name["net"](x), lambda x: 2 * helper(x)]
-    assert [modules_of(function) for function in functions] == [(net,)] * 4
+    def by_keyword(x: Tensor, *, within: nn.Module = net) -> Tensor:
+        result: Tensor = within(x)
+        return result
+
+    functions: list[Any] = [
+        Holder(net),
+        lambda x: nets[0](x),
+        lambda x: nested["deep"]["er"][0](x),
+        lambda x: 2 * helper(x),
+        by_keyword,
+        trainer.residual,
+        trainer.bare(),
+        functools.partial(trainer.residual),
+        functools.partial(lambda f, x: f(x), helper),
+    ]
+    assert [modules_of(function) for function in functions] == [(net,)] * len(functions)
+
+
+def test_plain_function_holds_no_module() -> None:
+    assert modules_of(lambda x: 3 * x.relu()) == ()
+    assert modules_of(torch.sin) == ()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from cheaplip.sources import closed_over, reads_training
+from cheaplip.sources import reachable, reads_training
 
 Model: TypeAlias = "nn.Module | Callable[[Tensor], Tensor]"
 
@@ -86,16 +85,8 @@ def modules_of(model: Model, modules: Iterable[nn.Module] | None = None) -> tupl
         return (model,)
     if not callable(model):
         raise TypeError(f"model must be a torch.nn.Module or a callable; got {type(model).__name__}")
-    things = list(closed_over(model))
-    # One level further: what lies in lists and dicts, and what a helper function closes over.
-    for thing in tuple(things):
-        if isinstance(thing, (list, tuple)):
-            things.extend(thing)
-        elif isinstance(thing, dict):
-            things.extend(thing.values())
-        elif isinstance(thing, FunctionType):
-            things.extend(closed_over(thing))
-    return tuple({m: None for m in map(unwrap, things) if isinstance(m, nn.Module)})
+    inner = (unwrap(module) for module in reachable(model, nn.Module))
+    return tuple({module: None for module in inner if isinstance(module, nn.Module)})
 
 
 _ASKED = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)

@@ -6,14 +6,20 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
-# How many calls deep a helper's code is looked at.
-DEPTH = 3
+Found = TypeVar("Found")
+
+# How many calls deep a helper's code is looked at, and how many references deep objects are searched.
+DEPTH = 5
+# Containers with more entries than this hold data, not networks.
+MOST_ENTRIES = 1000
 
 
 def closed_over(function: Callable[..., Any]) -> Iterator[Any]:
-    """Yield what a function, method or partial refers to: arguments, cells, defaults and the globals that it names.
+    """Yield what a function, method, partial or callable object refers to directly.
+
+    That is its owner, arguments, cells and defaults, the globals that it names, and an object's attributes.
 
     Example:
         >>> offset = [1]
@@ -25,12 +31,12 @@ def closed_over(function: Callable[..., Any]) -> Iterator[Any]:
     """
     if isinstance(function, functools.partial):
         yield from (function.func, *function.args, *function.keywords.values())
-        yield from closed_over(function.func)
+        return
     if (owner := getattr(function, "__self__", None)) is not None:
         yield owner
     code = getattr(function, "__code__", None)
     if code is None:
-        yield from getattr(function, "__dict__", {}).values()
+        yield from _attributes(function)
         return
     for cell in getattr(function, "__closure__", None) or ():
         try:
@@ -38,8 +44,56 @@ def closed_over(function: Callable[..., Any]) -> Iterator[Any]:
         except ValueError:  # a cell that is not filled yet
             continue
     yield from getattr(function, "__defaults__", None) or ()
+    yield from (getattr(function, "__kwdefaults__", None) or {}).values()
     names = getattr(function, "__globals__", {})
     yield from (names[name] for name in _names(code) if name in names)
+
+
+def reachable(start: Any, kind: type[Found]) -> list[Found]:
+    """Return the objects of a kind that something refers to, directly or through what it refers to, each once.
+
+    What is found is not searched further; nor are Python modules, classes and containers of data.
+
+    Example:
+        >>> reachable(lambda x: x + 0 * len([1]), dict)
+        []
+    """
+    found: dict[int, Found] = {}
+    seen: set[int] = set()
+    layer = [start]
+    for _ in range(DEPTH):
+        following: list[Any] = []
+        for thing in layer:
+            if id(thing) in seen or isinstance(thing, (type, types.ModuleType, str, bytes, int, float)):
+                continue
+            seen.add(id(thing))
+            if isinstance(thing, kind):
+                found[id(thing)] = thing
+            else:
+                following.extend(_referred(thing))
+        layer = following
+    return list(found.values())
+
+
+def _referred(thing: Any) -> Iterator[Any]:
+    if isinstance(thing, (list, tuple, set, frozenset)):
+        yield from thing if len(thing) <= MOST_ENTRIES else ()
+    elif isinstance(thing, dict):
+        yield from thing.values() if len(thing) <= MOST_ENTRIES else ()
+    elif callable(thing):
+        yield from closed_over(thing)
+    elif not type(thing).__module__.startswith(("torch", "numpy", "builtins")):
+        yield from _attributes(thing)
+
+
+def _attributes(thing: Any) -> Iterator[Any]:
+    """Yield the values of an object's attributes, without running its properties."""
+    yield from getattr(thing, "__dict__", {}).values()
+    for base in type(thing).__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(thing, name):
+                yield getattr(thing, name)
 
 
 def reads_training(member: Any, depth: int = DEPTH) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
@@ -31,6 +31,7 @@ def evaluate(
     batch_size: int = 1000,
     device: torch.device | str | None = None,
     progress: bool = False,
+    modules: Iterable[nn.Module] | None = None,
 ) -> Results:
     """Measure the accuracy of a classifier on clean images and under attacks.
 
@@ -49,6 +50,7 @@ def evaluate(
         batch_size: how many images at a time.
         device: where the model is; None for where its parameters are.
         progress: show a bar on standard error.
+        modules: the modules that a callable uses, if they cannot be read off what it refers to.
 
     Returns:
         The results by name, ``clean`` always among them.
@@ -66,13 +68,13 @@ def evaluate(
     """
     attacks = dict(attacks or {})
     _check_arguments(attacks, seed, limit, batch_size)
-    modules = modules_of(model)
-    place = _device_of(modules) if device is None else torch.device(device)
+    used = modules_of(model, modules)
+    place = _device_of(used) if device is None else torch.device(device)
     total = count(loader)
     if total is not None:
         total += len(attacks) * min(total, total if limit is None else limit)
     tally = _Tally(unwrap(model), attacks, seed)
-    with _undisturbed(modules, seed, place), _bar(progress, total) as advance:
+    with _undisturbed(used, seed, place), _bar(progress, total) as advance:
         for number, (x, y) in enumerate(batches(loader, batch_size, place)):
             rest = len(x) if limit is None else max(0, min(len(x), limit - number * batch_size))
             tally.batch(number, x, y, rest, advance)

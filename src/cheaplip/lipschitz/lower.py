@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ def lower(
     pairs: int = 64,
     steps: int = 100,
     seed: int = 0,
+    modules: Iterable[nn.Module] | None = None,
 ) -> Bound:
     """Search for the steepest pair of inputs: a lower bound on the Lipschitz constant, with its witness.
 
@@ -43,10 +45,11 @@ def lower(
         steps: how many moves they make; each costs one forward and one input backward of ``2 * pairs`` points,
             for each of the two or three searches.
         seed: the seed of the starts.
+        modules: the modules that a callable uses, if they cannot be read off what it refers to.
 
     Returns:
         The bound; ``witness`` is the pair. It is ``proven`` where float64 measured it, less a margin of 1e-9 for
-        rounding; of a callable, which cannot be widened, it is an estimate, some 1e-5 off for float32 inputs.
+        rounding; of what cannot be widened, such as a callable, it is an estimate, some 1e-5 off for float32 inputs.
 
     Raises:
         ValueError: if ``x`` does not fit the model, or all outputs are NaN or infinite.
@@ -69,7 +72,7 @@ def lower(
     if check_norm(p_in) == check_norm(p_out) == 2:
         searches["power"] = (_power_iteration, 0.01)
     inner = unwrap(model)
-    with frozen(modules_of(model)):
+    with frozen(modules_of(model, modules)):
         found: dict[str, tuple[float, Tensor]] = {}
         for name, (search, noise) in searches.items():
             u, v = Start(x, noise=noise, seed=seed).draw(pairs)
@@ -96,11 +99,17 @@ def _climb(pairs: Pairs, function: Model, steps: int) -> tuple[float, Tensor]:
 
 def _measure_alone(function: Model, pair: Tensor, p_in: Norm, p_out: Norm) -> tuple[float, bool]:
     """Measure one pair by itself, in float64 if the function is a module; tell whether that is a proof."""
-    proven = isinstance(function, nn.Module)
     if isinstance(function, nn.Module):
-        function, pair = copy.deepcopy(function).double().eval(), pair.double()
-    value = Pairs(pair[:1], pair[1:], p_in=p_in, p_out=p_out, min_distance=0.0).measure(function).values[0]
-    return max(0.0, value * (1 - ROUNDING)) if proven else value, proven
+        try:
+            wide = copy.deepcopy(function).double().eval()
+            return max(0.0, _quotient_of(wide, pair.double(), p_in, p_out) * (1 - ROUNDING)), True
+        except (ValueError, TypeError, RuntimeError):
+            pass  # it cannot be copied or widened, such as one that casts to float32 itself
+    return _quotient_of(function, pair, p_in, p_out), False
+
+
+def _quotient_of(function: Model, pair: Tensor, p_in: Norm, p_out: Norm) -> float:
+    return Pairs(pair[:1], pair[1:], p_in=p_in, p_out=p_out, min_distance=0.0).measure(function).values[0]
 
 
 def _power_iteration(
