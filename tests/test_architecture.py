@@ -110,6 +110,13 @@ def test_module_imports_only_from_its_left(path: Path) -> None:
     assert not wrong, f"{path.relative_to(ROOT)} may import {sorted(allowed)} of cheaplip: {wrong}"
 
 
+@each(MODULES)
+def test_every_class_is_final_but_protocols(path: Path) -> None:
+    classes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ClassDef)]
+    concrete = [node for node in classes if "Protocol" not in map(ast.unparse, node.bases)]
+    assert [node.name for node in concrete if "final" not in map(ast.unparse, node.decorator_list)] == []
+
+
 @each([*MODULES, *SCRIPTS])
 def test_file_has_at_most_250_lines(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 250

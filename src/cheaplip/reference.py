@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
 
+@final
 @dataclass
 class Pair:
     """One element of X_Lip, its step size τ and the quotient that it had before its last move."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from cheaplip.norms import Box, box_tensors, project_ball
 FIRST_STEP = 2.0
 
 
+@final
 @dataclass(frozen=True)
 class PGD:
     """Projected gradient descent: steepest steps in the attack's norm, which fall to zero along a cosine.
@@ -144,6 +145,7 @@ def one_step(eps: float, norm: float | str = 2, box: Box | None = (0.0, 1.0)) ->
     return PGD(eps, norm, steps=1, step=step, box=box, loss="cross-entropy", early_stop=False)
 
 
+@final
 @dataclass(frozen=True)
 class PaperPGD:
     """The attack of the CLIP paper: sign steps of constant length in an L2 ball, cross-entropy on the model's output.

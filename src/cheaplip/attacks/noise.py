@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from cheaplip.attacks.region import normal_like
 from cheaplip.modes import Model
 
 
+@final
 @dataclass(frozen=True)
 class Gaussian:
     """Independent Gaussian noise on every coordinate.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, final
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ PlainBound = float | tuple[float, ...]
 PlainBox = tuple[PlainBound, PlainBound]
 
 
+@final
 @dataclass(frozen=True)
 class Threat:
     """The set of changes that an attack may make to an image.

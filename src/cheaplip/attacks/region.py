@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import final
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return drawn.mul_(2).sub_(1).clamp_(-1 + margin, 1 - margin)
 
 
+@final
 class Region:
     """The intersection of p-norm balls with a box, one ball per image.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -87,6 +88,7 @@ def output_of(model: Model, x: Tensor, y: Tensor, regression: bool) -> Tensor:
     return z
 
 
+@final
 @dataclass
 class Found:
     """The best point so far of each sample of a batch, and how good it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,7 @@ def evaluate(
     return tally.results()
 
 
+@final
 class _Tally:
     """What was right so far, clean and under each attack."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor
 
@@ -37,6 +37,7 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Result:
     """How a model fared against one attack, or on clean images.
@@ -102,6 +103,7 @@ class Result:
         return {key: value for key, value in said.items() if value is not None}
 
 
+@final
 class Results(Mapping[str, Result]):
     """The results by the keys of ``attacks``, ``clean`` first; as text, a table.
 

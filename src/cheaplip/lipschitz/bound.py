@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import final
 
 from torch import Tensor
 
 
+@final
 @dataclass(frozen=True)
 class Bound:
     """One bound on a Lipschitz constant.

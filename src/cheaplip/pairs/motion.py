@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from cheaplip.pairs.steepness import Ascent, apply, ascent, quotient
 GROUPS = 4
 
 
+@final
 class Measurement(NamedTuple):
     """What one forward over the pairs told.
 
@@ -44,6 +45,7 @@ class Measurement(NamedTuple):
         return [index for index, value in enumerate(self.values) if value > -math.inf]
 
 
+@final
 class Pairs(nn.Module):
     """P pairs of inputs that gradient ascent keeps pushing to where a function is steepest.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from cheaplip.norms import Norm, per_sample, vector_norm
 _TINY = torch.finfo(torch.float32).tiny
 
 
+@final
 class Apart(NamedTuple):
     """How far pairs are apart.
 
@@ -29,6 +30,7 @@ class Apart(NamedTuple):
     lost: list[int]
 
 
+@final
 class Room(nn.Module):
     """Keeps pairs in a box and apart, and remembers how far.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,7 @@ def scale_of(x: Tensor, samples: int = 200) -> float:
     return float(torch.linalg.vector_norm(flat[0])) or 1.0
 
 
+@final
 class Start(nn.Module):
     """A pool of data from which pairs start, with its own reproducible randomness.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -78,6 +78,7 @@ def _pull_back(output: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
     return gradient
 
 
+@final
 class Ascent(NamedTuple):
     """The quotients, and where they rise.
 

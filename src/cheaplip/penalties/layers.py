@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ _MAX_POOL = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _AVERAGE_POOL = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 
 
+@final
 class LayerProductPenalty(nn.Module):
     """λ times an estimate of C_σ Π ‖W_l‖, for models that are a chain of layers.
 

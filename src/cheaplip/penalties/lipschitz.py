@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from cheaplip.penalties.weighing import check_power, check_weight
 LIFETIME = 16
 
 
+@final
 class LipschitzPenalty(nn.Module):
     """λ times the largest difference quotient over pairs of inputs that keep climbing to where f is steepest.
 
@@ -154,6 +155,12 @@ class LipschitzPenalty(nn.Module):
 
         Raises:
             ValueError: as in :meth:`forward`, or if ``x`` does not fit the pairs.
+
+        Example:
+            >>> penalty = LipschitzPenalty(torch.zeros(4, 3), torch.ones(4, 3), weight=0.5)
+            >>> logits, reg = penalty.joint(nn.Linear(3, 2), torch.rand(5, 3))
+            >>> logits.shape, reg.shape
+            (torch.Size([5, 2]), torch.Size([]))
         """
         self._check_batch(x)
         inner, used, apart = self._look_at(model, modules)

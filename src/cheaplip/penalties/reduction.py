@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
 
+@final
 class Reduction(NamedTuple):
     """The largest quotient, the mean, or what lies between.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from cheaplip.modes import Model, modules_of
 from cheaplip.penalties.weighing import check_power, check_weight
 
 
+@final
 class WeightPenalty(nn.Module):
     """μ times the Euclidean norm of all trainable parameters.
 
