@@ -25,6 +25,7 @@ ORDER = (
         "files",
         "checks",
         "sources",
+        "factories",
         "norms",
         "modes",
         "pairs",

@@ -155,7 +155,10 @@ def test_data_fetch_leaves_whole_files_alone(mnist_dir: Path, capsys: pytest.Cap
 
 
 BAD = {
-    "unknown command": (["trian"], "invalid choice: 'trian'"),
+    "unknown command": (["trian"], "unknown command 'trian', did you mean 'train'?"),
+    "other unknown command": (["evalute", "run"], "unknown command 'evalute', did you mean 'evaluate'?"),
+    "command far from all": (["xyzzy"], "unknown command 'xyzzy', expected one of train, evaluate, data"),
+    "config that is a folder": (["train", "--config", "."], "cannot read . (Is a directory): expected a YAML file"),
     "unknown option": (["train", "--targt", "0.9"], "unknown setting 'targt', did you mean 'target'?"),
     "unknown option in a group": (["train", "--lipschitz.pears=3"], "did you mean 'lipschitz.pairs'?"),
     "abbreviated option": (["train", "--epo", "1"], "unknown setting 'epo'"),
@@ -175,7 +178,7 @@ BAD = {
     "unknown model": (["train", "--model", "resnet"], "the model must be mlp:784-64-64-10"),
     "model that does not fit": (["train", "--model", "mlp:784-10"], "takes 784 inputs, but shape (1, 8, 8) has 64"),
     "model of other outputs": (["train", "--model", "mlp:64-9"], "gives 9 outputs for 10 classes"),
-    "no such config": (["train", "--config", "none.yaml"], "none.yaml"),
+    "no such config": (["train", "--config=none.yaml"], "found no file none.yaml: check what follows --config"),
     "evaluate without a run": (["evaluate"], "see `cheaplip evaluate --help`"),
     "evaluate no run": (["evaluate", "none"], "expected a run folder, found no folder none"),
     "data without an action": (["data"], "see `cheaplip data --help`"),
@@ -199,15 +202,21 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(
         ("lipschitz: 3", "lipschitz must be a mapping of settings; got 3"),
         ("epochs: many", "epochs must be a whole number of at least 1; got 'many'"),
         ("target: 2", "target must be an accuracy between 0 and 1"),
-        ("a: [", "Problems parsing config"),
-        ("- 1", "Unexpected config"),
-        ("data: !!python/object/apply:pathlib.Path.touch [mark]", "Problems parsing config"),
+        ("a: [", "mine.yaml is no YAML that can be used: line 1: "),
+        ("[" * 9999, "mine.yaml is no YAML that can be used: "),
+        ("- 1", "mine.yaml must hold settings by name, such as `epochs: 20`; got a list"),
+        ("", "mine.yaml must hold settings by name, such as `epochs: 20`; got nothing"),
+        ("epochs: 1\nseed: 2\nepochs: 3", "mine.yaml says 'epochs' twice, the second time in line 3"),
+        ("lipschitz:\n  pairs: 1\n  pairs: 2", "mine.yaml says 'pairs' twice, the second time in line 3"),
+        ("input: &a {input: *a}", "input Does not validate"),
+        (b"data: dig\xeets", "mine.yaml is not UTF-8 (byte 9)"),
+        ("data: !!python/object/apply:pathlib.Path.touch [mark]", "mine.yaml is no YAML that can be used: line 1: "),
     ],
 )
 def test_bad_config_file_is_told_in_one_line(
-    content: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+    content: str | bytes, message: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "mine.yaml").write_text(content)
+    (here / "mine.yaml").write_bytes(content.encode() if isinstance(content, str) else content)
     fails(capsys, ["train", "--config", "mine.yaml"], message)
     assert [path.name for path in here.iterdir()] == ["mine.yaml"]
 
@@ -221,6 +230,7 @@ def test_bad_config_file_is_told_in_one_line(
         (["--eps", "1,x"], "--eps must be numbers above 0"),
         (["--eps", "-1"], "eps must be a finite number above 0; got -1.0"),
         (["--eps", "1,1"], "different radii"),
+        (["--eps", "nan", "--attacks", "noise"], "eps must be a finite number above 0; got nan"),
         (["--limit", "0"], "limit must be"),
         (["--limit", "all"], "limit must be a whole number of at least 1, or null; got 'all'"),
         (["--device", "tpu"], "device must be one of auto, cpu, cuda"),
@@ -240,6 +250,21 @@ def test_damaged_run_is_told_in_one_line(name: str, run: Path, capsys: pytest.Ca
     fails(capsys, ["evaluate", str(run)], f"cannot use {run / name}")
     (run / name).unlink()
     fails(capsys, ["evaluate", str(run)], name)
+
+
+def test_radii_that_differ_in_the_last_digits_stay_apart(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--attacks", "pgd-paper", "--eps", "1.0000001,1", "--limit", "5"]) == 0
+    assert [entry["eps"] for entry in runs.read_result(run)["robust"]] == [1.0000001, 1.0]
+    assert "ε = 1.0000001 (weak)" in capsys.readouterr().out
+
+
+def test_factory_that_raises_is_bad_input(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "own_that_raises.py").write_text("def net():\n    raise RuntimeError('no luck')\n")
+    monkeypatch.syspath_prepend(str(here))
+    for option in ("--model", "--data"):
+        fails(capsys, ["train", option, "own_that_raises:net"], "own_that_raises:net raised RuntimeError: no luck")
 
 
 def test_cuda_where_there_is_none_is_bad_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

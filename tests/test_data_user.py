@@ -79,6 +79,23 @@ bare_tensor = returning(torch.rand(20, 2))
 three_parts: Callable[[], Any] = lambda: (1, 2, 3)  # noqa: E731
 
 
+def raising() -> Any:
+    raise RuntimeError("the disk\nis on fire")
+
+
+class Faulty:
+    """A data set whose samples cannot be read."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, k: int) -> Any:
+        raise OSError("no such image")
+
+
+unreadable = returning(Faulty())
+
+
 @pytest.mark.parametrize("factory", ["colour", "as_datasets", "listed"])
 def test_factory_gives_colour_images_as_tensors_or_as_a_data_set(factory: str) -> None:
     data = load(f"test_data_user:{factory}", lipschitz=5)
@@ -133,6 +150,8 @@ def test_module_that_draws_when_imported_changes_no_data(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("factory", "error", "message"),
     [
+        ("raising", ValueError, "^test_data_user:raising raised RuntimeError: the disk is on fire$"),
+        ("unreadable", ValueError, "sample 0 of the training set of .* raised OSError: no such image"),
         ("needs_more", TypeError, r"must need no arguments but seed and data_dir; got \(size"),
         ("SPLITS", TypeError, "must be a function; got tuple"),
         ("three_parts", TypeError, "must return a Data, or .*; test_data_user:three_parts returned tuple"),

@@ -153,14 +153,26 @@ def test_own_factory_is_called_with_what_its_signature_takes(name: str) -> None:
     [
         ("takes_more", r"must need no arguments but shape and classes; got \(shape: .*, depth: "),
         ("returns_text", "must return a torch.nn.Module; got str"),
-        ("an_instance", "must be a function or class that makes the model; it is a Own"),
-        ("ACTIVATIONS", "must be a function or class that makes the model; it is a dict"),
+        ("an_instance", "must be a function or class that makes the model; got Own"),
+        ("ACTIVATIONS", "must be a function or class that makes the model; got dict"),
     ],
 )
 def test_own_factory_that_makes_no_module_is_refused(name: str, message: str) -> None:
     with pytest.raises(TypeError, match=f"^test_models:{name} {message}") as caught:
         build(f"test_models:{name}", shape=(3, 4, 4), classes=10)
     assert "\n" not in str(caught.value)
+
+
+def test_own_factory_or_module_that_raises_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model_that_raises.py").write_text("def net():\n    raise RuntimeError('out of\\nluck')\n")
+    (tmp_path / "module_that_raises.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=r"^model_that_raises:net raised RuntimeError: out of luck$"):
+        build("model_that_raises:net", shape=(4,), classes=3)
+    with pytest.raises(ValueError, match=r"importing module_that_raises raised ZeroDivisionError: division by zero$"):
+        build("module_that_raises:net", shape=(4,), classes=3)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import nn
 
 import cheaplip as cl
 from cheaplip import runs
+from cheaplip.cli import main
+from cheaplip.data import Data, Split
 from cheaplip.data import load as load_data
 from cheaplip.models import build
 from cheaplip.settings import ControlSettings, LipschitzSettings, TrainSettings, from_mapping, settings_of
@@ -192,6 +195,56 @@ def test_resume_with_another_setting_names_it_and_changes_nothing(
     assert contents(run) == before
 
 
+def test_remedy_for_another_setting_is_a_command_that_works(run: Path) -> None:
+    (run / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="resume it with `cheaplip train ") as caught:
+        trained(run, resume=True, epochs=3)
+    words = shlex.split(str(caught.value).split("`")[1])
+    assert words == ["cheaplip", "train", "--config", str(run / "config.yaml"), "--out", str(run), "--resume"]
+    assert main(words[1:]) == 0
+    assert runs.finished(run)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.csv", "result.json"])
+def test_resume_makes_a_missing_file_anew_from_the_checkpoint(
+    name: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robust = runs.evaluate_run(run, ["noise"], limit=5)["robust"]
+    monkeypatch.setattr("cheaplip.training.step.Step.__call__", lambda *_: pytest.fail("an epoch was trained anew"))
+    before = contents(run)
+    (run / name).unlink()
+    assert not runs.finished(run)
+    assert trained(run, resume=True) == run
+    assert runs.finished(run)
+    if name == "result.json":
+        assert "robust" not in runs.read_result(run)  # they went with the file
+    else:
+        assert (run / name).read_bytes() == before[name]
+        assert runs.read_result(run)["robust"] == robust
+
+
+def test_run_that_fails_in_its_first_epoch_leaves_the_way_free(finished_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lower the learning rate"):
+        trained(tmp_path / "run", learning_rate=1e30)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="lower the learning rate"):
+        trained(tmp_path / "run", learning_rate=1e30)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+    assert without_seconds(trained(tmp_path / "run")) == without_seconds(finished_run)
+
+
+def test_run_stopped_in_its_first_epoch_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cheaplip.training.step.Step.__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_resume_under_another_version_is_refused(run: Path) -> None:
     (run / "result.json").unlink()
     config = run / "config.yaml"
@@ -286,6 +339,90 @@ def test_evaluate_twice_gives_the_same_bits(run: Path) -> None:
     assert first == second
 
 
+def blobs(box: tuple[float, float] | None) -> Data:
+    """Two classes in [-1, 1], as a data factory makes them."""
+    y = torch.arange(60) % 2
+    x = (torch.rand(60, 3, generator=torch.Generator().manual_seed(0)) - 0.5 + (y[:, None] - 0.5)).clamp(-1, 1)
+    split = Split(x, y)
+    return Data("blobs", split, split, split, split, classes=2, shape=(3,), box=box)
+
+
+def boxed() -> Data:
+    return blobs((-1.0, 1.0))
+
+
+def unboxed() -> Data:
+    return blobs(None)
+
+
+@pytest.mark.parametrize(("factory", "box"), [("boxed", (-1.0, 1.0)), ("unboxed", None)])
+def test_attacks_keep_to_the_box_of_the_data(
+    factory: str, box: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trained(tmp_path / "run", data=f"test_runs:{factory}", model=None, epochs=1)
+    used: dict[str, Any] = {}
+
+    def spy(model: Any, loader: Any, attacks: Any, **options: Any) -> Any:
+        used.update({name: attack.threat.box for name, attack in attacks.items()})
+        return cl.evaluate(model, loader, attacks, **options)
+
+    monkeypatch.setattr("cheaplip.runs.attacking.evaluate", spy)
+    names = ["noise", "pgd", "pgd-linf", "pgd-paper", *(["pgd-paper-box"] if box else [])]
+    robust = runs.evaluate_run(folder, names, eps=[0.25])["robust"]
+    assert [entry["attack"] for entry in robust] == names
+    assert {name for name, held in used.items() if held == box} == set(names) - (
+        {"noise", "pgd-paper"} if box else set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("factory", "name", "message"),
+    [
+        ("boxed", "noise-clamped", r"cuts images to \[0, 1\], but this data has the box \(-1.0, 1.0\)"),
+        ("unboxed", "noise-clamped", "noise-clamped stays in the box of the data, but this data has none"),
+        ("unboxed", "pgd-paper-box", "pgd-paper-box stays in the box of the data, but this data has none"),
+    ],
+)
+def test_attack_that_needs_another_box_is_refused_by_name(
+    factory: str, name: str, message: str, tmp_path: Path
+) -> None:
+    folder = trained(tmp_path / "run", data=f"test_runs:{factory}", model=None, epochs=1)
+    before = contents(folder)
+    with pytest.raises(ValueError, match=message):
+        runs.evaluate_run(folder, ["noise", name])
+    assert contents(folder) == before
+
+
+sizes: list[int] = []  # of the batches that a Watched network saw when it was not training
+
+
+class Watched(nn.Linear):
+    """A network that writes down how much it is given at once."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            sizes.append(len(x))
+        return super().forward(x)
+
+
+def many_targets() -> Any:
+    x = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0))
+    return (x, x.sum(1)), (x[:1500], x[:1500].sum(1))
+
+
+def test_loss_of_a_large_split_is_measured_in_batches(tmp_path: Path) -> None:
+    sizes.clear()
+    folder = trained(tmp_path / "run", data="test_runs:many_targets", model="test_runs:Watched", epochs=1, target=None)
+    assert max(sizes) <= 1000
+    data, model = load_data("test_runs:many_targets"), cl.load(folder)
+    for key, split in (("train", data.train), ("clean", data.test)):
+        whole = nn.functional.mse_loss(model(split.x), split.y).item()
+        assert runs.read_result(folder)["loss"][key] == pytest.approx(whole, rel=1e-5)
+
+
 def spoil(name: str, content: bytes) -> Any:
     def do(run: Path) -> None:
         (run / name).write_bytes(content)
@@ -351,6 +488,21 @@ def test_load_tells_a_broken_run_in_one_line(breaking: Any, message: str, run: P
         (remove("result.json"), "expected the file .*result.json, found none"),
         (cut("result.json"), "cannot use .*result.json"),
         (spoil("result.json", b"[]"), "it holds no results"),
+        (spoil("result.json", b"[" * 100_000), "cannot use .*result.json"),
+        (spoil("result.json", b'{"accuracy": {"clean": "high"}}'), "'accuracy.clean' must be a finite number; got 'h"),
+        (spoil("result.json", b'{"seconds": 3}'), "'seconds' must hold values by name; got 3"),
+        (spoil("result.json", b'{"lipschitz": {"lower": NaN}}'), "'lipschitz.lower' must be a finite number; got nan"),
+        (spoil("result.json", b'{"weight": true}'), "'weight' must be a finite number; got True"),
+        (spoil("result.json", b'{"doubts": "none"}'), "'doubts' must be a list of sentences"),
+        (spoil("result.json", b'{"robust": [{"attack": "pgd"}]}'), "'robust.0' lacks 'accuracy'"),
+        (
+            spoil("result.json", b'{"robust": [{"attack": "pgd", "accuracy": 1, "images": 1, "eps": "2"}]}'),
+            "'robust.0.eps' must be a finite number; got '2'",
+        ),
+        (
+            spoil("result.json", b'{"robust": [{"attack": "pgd", "accuracy": 1, "images": 1, "interval": 0}]}'),
+            "'robust.0.interval' must be two numbers; got 0",
+        ),
         (spoil("result.json", b'{"robust": [1]}'), "'robust' must be a list of attacks"),
     ],
 )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from functools import reduce
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from cheaplip.factories import called, imported
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -110,7 +108,8 @@ def build(spec: str, *, shape: Sequence[int], classes: int | None, seed: int = 0
         seed: of the weights, 0 or more; torch's generator is left as it was.
 
     Raises:
-        ValueError: if the text is none of these, or the network does not fit ``shape`` and ``classes``.
+        ValueError: if the text is none of these, a factory raises, or the network does not fit ``shape`` and
+            ``classes``.
         TypeError: if a factory needs other arguments or returns no torch.nn.Module.
 
     Example:
@@ -165,43 +164,13 @@ def _build_cnn(spec: str, parts: list[str], shape: tuple[int, ...], classes: int
 
 
 def _build_own(spec: str, shape: tuple[int, ...], classes: int | None, seed: int) -> nn.Module:
-    factory = _import(spec)
+    expected = f"the model must be {_SPECS}; got {spec!r}"
+    factory = imported(spec, expected, "a function or class that makes the model")
     torch.default_generator.manual_seed(seed)  # again: the import happens once and may have drawn
-    model = factory(**_taken(factory, spec, {"shape": shape, "classes": classes}))
+    model = called(factory, spec, {"shape": shape, "classes": classes})
     if not isinstance(model, nn.Module):
         raise TypeError(f"{spec} must return a torch.nn.Module; got {type(model).__name__}")
     return model
-
-
-def _import(spec: str) -> Callable[..., Any]:
-    module, _, name = spec.partition(":")
-    expected = f"the model must be {_SPECS}; got {spec!r}"
-    if not all(part.isidentifier() for part in f"{module}.{name}".split(".")):
-        raise ValueError(expected)
-    try:
-        imported = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"{expected}: {error}; its folder must be on PYTHONPATH") from error
-    try:
-        found: Any = reduce(getattr, name.split("."), imported)
-    except AttributeError as error:
-        raise ValueError(f"{expected}: {error}") from error
-    if isinstance(found, nn.Module) or not callable(found):
-        raise TypeError(f"{spec} must be a function or class that makes the model; it is a {type(found).__name__}")
-    return found  # type: ignore[no-any-return]
-
-
-def _taken(factory: Callable[..., Any], spec: str, offered: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the offered arguments that a function takes by keyword."""
-    signature = inspect.signature(factory)
-    parameters = signature.parameters.values()
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        offered = {p.name: offered[p.name] for p in parameters if p.name in offered and p.kind != p.POSITIONAL_ONLY}
-    try:
-        signature.bind(**offered)
-    except TypeError as error:
-        raise TypeError(f"{spec} must need no arguments but shape and classes; got {signature}") from error
-    return offered
 
 
 def check_fits(model: nn.Module, shape: Sequence[int], classes: int | None) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cheaplip.attacks.gradient import PGD, PaperPGD
 from cheaplip.attacks.noise import Gaussian
-from cheaplip.attacks.protocol import Attack
+from cheaplip.attacks.protocol import Attack, checked_eps
 from cheaplip.norms import Box
 
 # name: (how to make it for a radius and a box, the radius if none is given; None where there is no radius)
-_REGISTRY: dict[str, tuple[Callable[[float, Box], Attack], float | None]] = {
+_REGISTRY: dict[str, tuple[Callable[[float, Box | None], Attack], float | None]] = {
     "noise": (lambda eps, box: Gaussian(1.0), None),
     "noise-clamped": (lambda eps, box: Gaussian(1.0, clamp=True), None),
     "pgd-paper": (lambda eps, box: PaperPGD(eps), 2.0),
@@ -19,9 +19,10 @@ _REGISTRY: dict[str, tuple[Callable[[float, Box], Attack], float | None]] = {
     "pgd-linf": (lambda eps, box: PGD(eps, "inf", box=box), 0.1),
 }
 NAMES = tuple(_REGISTRY)
+_NEED_A_BOX = ("noise-clamped", "pgd-paper-box")
 
 
-def named(name: str, *, eps: float | None = None, box: Box = (0.0, 1.0)) -> Attack:
+def named(name: str, *, eps: float | None = None, box: Box | None = (0.0, 1.0)) -> Attack:
     """Return the attack of a name.
 
     Args:
@@ -29,10 +30,10 @@ def named(name: str, *, eps: float | None = None, box: Box = (0.0, 1.0)) -> Atta
             ``pgd``, 100 steps in the 2-norm, and ``pgd-linf``, in the maximum norm, both in the box;
             ``pgd-paper``, the weak attack of the paper, and ``pgd-paper-box``, the same in the box.
         eps: the radius, in units of the input; None for the name's own: 2, or 0.1 in the maximum norm.
-        box: the box of the data, for the attacks that stay in one.
+        box: the box of the data, for the attacks that stay in one; None for data without one.
 
     Raises:
-        ValueError: for an unknown name, or a radius where there is none.
+        ValueError: for an unknown name, a radius where there is none, or no box where one is needed.
 
     Example:
         >>> named("pgd", eps=1.5).threat.eps
@@ -43,10 +44,12 @@ def named(name: str, *, eps: float | None = None, box: Box = (0.0, 1.0)) -> Atta
     make, radius = _REGISTRY[name]
     if radius is None and eps is not None:
         raise ValueError(f"{name} has no radius; got eps={eps!r}: leave it out")
+    if box is None and name in _NEED_A_BOX:
+        raise ValueError(f"{name} stays in the box of the data, but this data has none: leave it out")
     return make(eps if eps is not None else (radius or 0.0), box)
 
 
-def suite(names: Iterable[str], eps: Sequence[float] | None = None, box: Box = (0.0, 1.0)) -> dict[str, Attack]:
+def suite(names: Iterable[str], eps: Sequence[float] | None = None, box: Box | None = (0.0, 1.0)) -> dict[str, Attack]:
     """Return several attacks, each with a radius at every one of ``eps``, ready for :func:`cheaplip.evaluate`.
 
     The keys are the names; with several radii, name and radius: what follows an ``@`` tells runs of one attack apart.
@@ -54,10 +57,10 @@ def suite(names: Iterable[str], eps: Sequence[float] | None = None, box: Box = (
     Args:
         names: names as in :func:`named`.
         eps: the radii; None for each name's own.
-        box: the box of the data.
+        box: the box of the data; None for data without one.
 
     Raises:
-        ValueError: for an unknown or repeated name or no radius at all.
+        ValueError: for an unknown or repeated name, no radius at all or one out of range, or see :func:`named`.
 
     Example:
         >>> list(suite(["noise", "pgd"], eps=[1.0, 1.5]))
@@ -66,6 +69,7 @@ def suite(names: Iterable[str], eps: Sequence[float] | None = None, box: Box = (
     names = list(names)
     if len(set(names)) < len(names):
         raise ValueError(f"each attack may be named once; got {', '.join(names)}")
+    eps = None if eps is None else [checked_eps(radius) for radius in eps]
     if eps is not None and (not len(eps) or len(set(eps)) < len(eps)):
         raise ValueError(f"eps must hold one or more different radii; got {list(eps)}")
     made: dict[str, Attack] = {}
@@ -73,5 +77,11 @@ def suite(names: Iterable[str], eps: Sequence[float] | None = None, box: Box = (
         unbounded = name in _REGISTRY and _REGISTRY[name][1] is None
         radii: Sequence[float | None] = [None] if eps is None or unbounded else eps
         for radius in radii:
-            made[name if len(radii) == 1 else f"{name}@{radius:g}"] = named(name, eps=radius, box=box)
+            made[name if len(radii) == 1 else f"{name}@{_text(radius)}"] = named(name, eps=radius, box=box)
     return made
+
+
+def _text(radius: float | None) -> str:
+    """Return a radius as short as it can be without becoming another one."""
+    short = f"{radius:g}"
+    return short if float(short) == radius else repr(radius)

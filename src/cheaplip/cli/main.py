@@ -60,8 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     from cheaplip.cli import commands
+    from cheaplip.cli.config import check_configs
     from cheaplip.cli.parser import make_parser
 
+    check_configs(arguments)
     parser = make_parser()
     chosen = parser.parse_args(arguments)
     if chosen.command is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from argparse import ArgumentError
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -98,6 +99,11 @@ def _add(parser: ArgumentParser, setting: Setting) -> None:
         group.add_argument(option, type=setting.kind, default=setting.default, help=text)
 
 
+def _hint(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+
+
 def explain(error: ArgumentError, arguments: list[str]) -> str:
     """Return one line on what is wrong with a command line or a file of settings."""
     command = arguments[0] if arguments and arguments[0] in _OPTIONS else ""
@@ -107,6 +113,8 @@ def explain(error: ArgumentError, arguments: list[str]) -> str:
         setting = options.get(wrong["name"].removeprefix(f"{command}."))
         if setting is not None:
             text = f"{setting.name} must be {expected(setting.kind, setting.about)}; got {wrong['value'].strip()!r}"
+    elif arguments and not command and not arguments[0].startswith("-"):
+        text = f"unknown command {arguments[0]!r}, {_hint(arguments[0], _COMMANDS)}"
     elif unknown := _UNKNOWN.search(text):
         name = (unknown["key"] or unknown["option"]).replace("-", "_")
         near = difflib.get_close_matches(name, options, n=1)

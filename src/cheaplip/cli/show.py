@@ -51,7 +51,7 @@ def show_result(result: Mapping[str, Any], folder: str | Path) -> None:
 
 
 def _robust_row(entry: Mapping[str, Any]) -> Row:
-    radius = f", ε = {entry['eps']:g}" if "eps" in entry else ""
+    radius = f", ε = {entry['eps']:.15g}" if "eps" in entry else ""
     weak = " (weak)" if entry.get("weak") else ""
     low, high = entry.get("interval", (None, None))
     interval = "" if low is None else f"{low:.4f} to {high:.4f}"

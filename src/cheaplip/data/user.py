@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import reduce
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cheaplip.data.splits import Data, Split, count, split_indices
+from cheaplip.factories import called, imported
 
 _EXPECTED = "a data factory must return a Data, or (train, test), each a pair of tensors (x, y) or a torch data set"
 
@@ -32,14 +30,15 @@ def from_factory(
         selection: samples for selection, by default 10 % of the training set.
 
     Raises:
-        ValueError: if there is no such factory, or its data does not fit.
+        ValueError: if there is no such factory, it raises, or its data does not fit.
         TypeError: if it returns something else than :func:`load` says.
     """
+    expected = f"expected pkg.mod:factory, a function that can be imported; got {spec!r}"
     with torch.random.fork_rng(devices=[]):
-        factory = _import(spec)
+        factory = imported(spec, expected, "a function")
         # Seeded after the import, which happens once and may draw.
         torch.default_generator.manual_seed(count("seed", seed))
-        made = factory(**_taken(factory, spec, {"seed": seed, "data_dir": data_dir}))
+        made = called(factory, spec, {"seed": seed, "data_dir": data_dir})
     if isinstance(made, Data):
         if lipschitz is not None or selection is not None:
             raise ValueError(f"{spec} returned a Data, which is split already: leave out lipschitz and selection")
@@ -55,37 +54,6 @@ def from_factory(
     within = all(len(s) and float(s.x.min()) >= 0 and float(s.x.max()) <= 1 for s in (pool, test))
     shape, box = tuple(pool.x.shape[1:]), (0.0, 1.0) if within else None
     return Data(spec, train, start, choice, test, _classes(spec, pool), shape, box)
-
-
-def _import(spec: str) -> Callable[..., Any]:
-    module, _, name = spec.partition(":")
-    expected = f"expected pkg.mod:factory, a function that can be imported; got {spec!r}"
-    if not all(part.isidentifier() for part in f"{module}.{name}".split(".")):
-        raise ValueError(f"{expected}: give a module and a name in it")
-    try:
-        imported = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"{expected}: {error}; its folder must be on PYTHONPATH") from error
-    try:
-        found: Any = reduce(getattr, name.split("."), imported)
-    except AttributeError as error:
-        raise ValueError(f"{expected}: {error}") from error
-    if not callable(found):
-        raise TypeError(f"{spec} must be a function; got {type(found).__name__}")
-    return found  # type: ignore[no-any-return]
-
-
-def _taken(factory: Callable[..., Any], spec: str, offered: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the offered arguments that a function takes by keyword."""
-    signature = inspect.signature(factory)
-    parameters = signature.parameters.values()
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        offered = {p.name: offered[p.name] for p in parameters if p.name in offered and p.kind != p.POSITIONAL_ONLY}
-    try:
-        signature.bind(**offered)
-    except TypeError as error:
-        raise TypeError(f"{spec} must need no arguments but seed and data_dir; got {signature}") from error
-    return offered
 
 
 def _tensors(part: Any, which: str) -> tuple[Tensor, Tensor]:
@@ -114,7 +82,11 @@ def _tensors(part: Any, which: str) -> tuple[Tensor, Tensor]:
 
 
 def _sample(dataset: Any, k: int, which: str) -> tuple[Tensor, Tensor]:
-    sample = dataset[k]
+    try:
+        sample = dataset[k]
+    except Exception as error:  # whatever a user's data set raises
+        reason = " ".join(str(error).split())
+        raise ValueError(f"sample {k} of {which} raised {type(error).__name__}: {reason}") from error
     try:
         x, y = sample
         return torch.as_tensor(x).detach().cpu(), torch.as_tensor(y).detach().cpu()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cheaplip.attacks import suite
+from cheaplip.attacks import Attack, suite
+from cheaplip.data import Data
 from cheaplip.data import load as load_data
 from cheaplip.evaluation import evaluate
 from cheaplip.models import check_fits
@@ -45,7 +46,8 @@ def evaluate_run(
 
     Raises:
         FileNotFoundError: if the run, or its data, is missing.
-        ValueError: for an unknown attack, a number out of range, a damaged file, or a run without classes.
+        ValueError: for an unknown attack or one that the data has no box for, a number out of range, a damaged file,
+            or a run without classes.
         ImportError: if a package is missing; it names the extra to install.
 
     Example:
@@ -54,7 +56,6 @@ def evaluate_run(
         FileNotFoundError: expected a run folder, found no folder runs/none: make one with `cheaplip train`
     """
     folder = Path(run)
-    chosen = suite(attacks, eps)
     config, result = read_config(folder), read_result(folder)
     if config.classes is None:
         raise ValueError(f"attacks need data with classes; the run in {folder} is a regression")
@@ -62,6 +63,7 @@ def evaluate_run(
     model = load(folder).to(device_of(device))
     data = load_data(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
     check_fits(model, data.shape, data.classes)
+    chosen = chosen_for(data, attacks, eps)
     begun = time.perf_counter()
     found = evaluate(model, data.test, chosen, seed=seed, limit=limit, progress=shows(progress))
     result["robust"] = merged(result.get("robust", []), found.entries())
@@ -71,6 +73,17 @@ def evaluate_run(
         result |= {"doubts": list(found.doubts)} if found.doubts else {}
     write_result(folder, result)
     return result
+
+
+def chosen_for(data: Data, names: Sequence[str], eps: Sequence[float] | None) -> dict[str, Attack]:
+    """Return the attacks of these names, each in the box of the data.
+
+    Raises:
+        ValueError: as :func:`cheaplip.attacks.suite`, or for clamped noise on data whose box is not [0, 1].
+    """
+    if "noise-clamped" in names and data.box not in (None, (0.0, 1.0)):
+        raise ValueError(f"noise-clamped cuts images to [0, 1], but this data has the box {data.box}: leave it out")
+    return suite(names, eps, box=data.box)
 
 
 def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from torch import nn
 
 from cheaplip.files import whole
 from cheaplip.models import build
+from cheaplip.runs.results import parse_result
 from cheaplip.settings import TrainSettings, from_mapping
 from cheaplip.training import checkpoint
 
@@ -57,8 +58,8 @@ def versions() -> dict[str, str]:
 
 
 def finished(folder: Path) -> bool:
-    """Tell whether a folder holds a finished run; its results are written last."""
-    return (folder / CONFIG).is_file() and (folder / RESULT).is_file()
+    """Tell whether a folder holds all that a finished run leaves; a checkpoint is of no more use to it."""
+    return all((folder / name).is_file() for name in (CONFIG, METRICS, WEIGHTS, RESULT))
 
 
 def occupied(folder: Path) -> list[str]:
@@ -124,17 +125,14 @@ def read_result(run: str | Path) -> dict[str, Any]:
         FileNotFoundError: if the run is missing or not finished.
         ValueError: if the file is damaged.
     """
+    return _read(Path(run) / RESULT, parse_result, RecursionError)
 
-    def parse(content: bytes) -> dict[str, Any]:
-        result = json.loads(content)
-        if not isinstance(result, dict) or not isinstance(result.get("accuracy", {}), dict):
-            raise ValueError("it holds no results of a run")
-        robust = result.get("robust", [])
-        if not isinstance(robust, list) or not all(isinstance(e, dict) and "attack" in e for e in robust):
-            raise ValueError("its key 'robust' must be a list of attacks")
-        return result
 
-    return _read(Path(run) / RESULT, parse)
+def attacked(folder: Path) -> dict[str, Any]:
+    """Return what attacks have found of a run whose files are written anew: a checkpoint gives the same weights."""
+    if not (folder / RESULT).exists() or not (folder / checkpoint.FILE).exists():
+        return {}
+    return {key: value for key, value in read_result(folder).items() if key in ("robust", "doubts")}
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from cheaplip.runs.folder import (
     CONFIG,
     METRICS,
     Config,
+    attacked,
     finished,
     occupied,
     read_config,
@@ -27,10 +29,11 @@ from cheaplip.runs.folder import (
 )
 from cheaplip.runs.parts import Parts, assemble, device_of, full_name, full_rate, shows, starts
 from cheaplip.settings import TrainSettings, settings_of
-from cheaplip.training import History, fit
+from cheaplip.training import History, checkpoint, fit
 
 # Where a run and its data lie may change between a run and its resumption.
 FREE = ("out", "resume", "data_dir")
+BATCH = 1000  # samples at a time when the loss is measured
 
 
 def train(settings: TrainSettings, *, progress: bool | None = None) -> Path:
@@ -65,32 +68,46 @@ def train(settings: TrainSettings, *, progress: bool | None = None) -> Path:
     name = full_name(settings, data)
     settings = replace(settings, model=name, learning_rate=full_rate(settings, name))
     parts = assemble(settings, data, device)
-    if not (folder / CONFIG).exists():  # a resumed run keeps what it was begun with
-        write_config(folder, Config(settings, data.shape, data.classes, versions()))
-    history = fit(
-        parts.model,
-        parts.loader,
-        loss=parts.loss,
-        optimizer=parts.optimizer,
-        epochs=settings.epochs,
-        penalty=parts.penalties,
-        control=parts.controls,
-        control_per=settings.control.per,
-        scheduler=parts.scheduler,
-        scheduler_per="batch",
-        adversary=parts.adversary,
-        select=parts.select,
-        lower=parts.lower,
-        lower_every=settings.lower_every,
-        seed=settings.seed,
-        checkpoint=folder,
-        resume=True,
-        progress=progress,
-    )
+    found = attacked(folder)
+    history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, progress)
     history.save(folder / METRICS)
     save_weights(folder, parts.model)
-    write_result(folder, _result(settings, data, parts, history, shows(progress)))
+    write_result(folder, _result(settings, data, parts, history, shows(progress)) | found)
     return folder
+
+
+def _fitted(folder: Path, config: Config, parts: Parts, progress: bool | None) -> History:
+    """Train; a run that ends before its first checkpoint leaves nothing that bars the next one."""
+    settings, new, begun = config.settings, not folder.exists(), (folder / CONFIG).exists()
+    if not begun:  # a resumed run keeps what it was begun with
+        write_config(folder, config)
+    try:
+        return fit(
+            parts.model,
+            parts.loader,
+            loss=parts.loss,
+            optimizer=parts.optimizer,
+            epochs=settings.epochs,
+            penalty=parts.penalties,
+            control=parts.controls,
+            control_per=settings.control.per,
+            scheduler=parts.scheduler,
+            scheduler_per="batch",
+            adversary=parts.adversary,
+            select=parts.select,
+            lower=parts.lower,
+            lower_every=settings.lower_every,
+            seed=settings.seed,
+            checkpoint=folder,
+            resume=True,
+            progress=progress,
+        )
+    except BaseException:
+        if not begun and not (folder / checkpoint.FILE).exists():
+            (folder / CONFIG).unlink(missing_ok=True)
+            if new and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
 
 
 def folder_of(settings: TrainSettings) -> Path:
@@ -128,7 +145,7 @@ def check_folder(folder: Path, settings: TrainSettings) -> TrainSettings:
         if setting.name not in FREE and old != new:
             raise ValueError(
                 f"{folder} holds a run with {setting.name} = {_text(old)}, got {_text(new)}: resume it with "
-                f"--config {folder / CONFIG}, or choose another folder by --out"
+                f"`{_resuming(folder)}`, or choose another folder by --out"
             )
     wrote, now = begun.versions.get("cheaplip"), versions()["cheaplip"]
     if wrote != now and not finished(folder):
@@ -136,6 +153,11 @@ def check_folder(folder: Path, settings: TrainSettings) -> TrainSettings:
             f"{folder} was begun by cheaplip {wrote}, this is {now}: resume with that version, or start anew"
         )
     return settings
+
+
+def _resuming(folder: Path) -> str:
+    words = ("cheaplip", "train", "--config", str(folder / CONFIG), "--out", str(folder), "--resume")
+    return shlex.join(words)
 
 
 def _check_writable(folder: Path) -> None:
@@ -196,6 +218,9 @@ def _accuracy(parts: Parts, split: Split, shown: bool) -> float:
 
 
 def _loss(parts: Parts, split: Split, shown: bool) -> float:
-    device = next(parts.model.parameters()).device
+    device, total = next(parts.model.parameters()).device, 0.0
     with torch.no_grad():
-        return float(parts.loss(parts.model(split.x.to(device)), split.y.to(device)))
+        for start in range(0, len(split), BATCH):
+            x, y = split.x[start : start + BATCH].to(device), split.y[start : start + BATCH].to(device)
+            total += len(x) * float(parts.loss(parts.model(x), y))
+    return total / len(split)
