@@ -172,3 +172,30 @@ def test_number_that_is_no_accuracy_or_loss_is_refused_and_moves_nothing(measure
     with pytest.raises(ValueError, match=rf"{measure}.* got {value}"):
         Discrepancy(penalty, target=0.9, step=0.1, measure=measure).step(value)
     assert penalty.weight == 1.0
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ("x", TypeError, "accuracy must be a number or a tensor with one entry; got 'x'"),
+        (None, TypeError, "accuracy must be a number"),
+        (True, TypeError, "accuracy must be a number"),
+        (torch.tensor([0.95, 0.95]), ValueError, r"accuracy must be one number; got a tensor of shape \(2,\)"),
+        (torch.zeros(0), ValueError, r"one number; got a tensor of shape \(0,\)"),
+    ],
+)
+def test_value_that_is_not_one_number_is_refused_and_moves_nothing(
+    kind: str, value: Any, error: type[Exception], message: str
+) -> None:
+    penalty = start(1.0, kind)
+    with pytest.raises(error, match=message):
+        Discrepancy(penalty, target=0.9, step=0.1).step(value)
+    assert float(penalty.weight) == 1.0
+
+
+def test_value_in_a_longer_shape_leaves_the_shape_of_the_weight() -> None:
+    penalty = start(1.0, "tensor")
+    Discrepancy(penalty, target=0.9, step=0.5).step(torch.tensor([[0.95]]))
+    assert penalty.weight.shape == ()
+    assert penalty.weight.item() == 1.5

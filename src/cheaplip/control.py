@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+import numbers
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ class Weighted(Protocol):
     weight: Any
 
 
+@final
 class Discrepancy:
     """Drives a penalty's weight λ so that training accuracy (or loss) holds a target.
 
@@ -82,7 +84,22 @@ class Discrepancy:
 
         Args:
             value: accuracy (a fraction of 1) or loss, of a minibatch or of an epoch; a tensor may stay on its device.
+
+        Raises:
+            ValueError: if it is not one number, no accuracy between 0 and 1, or NaN.
+            TypeError: if it is neither a number nor a tensor.
+
+        Example:
+            >>> class Penalty:
+            ...     weight = 1.0
+            >>> control = Discrepancy(Penalty(), target=0.9, step=0.25)
+            >>> control.step(0.95); control.step(0.5); control.step(torch.tensor(0.5)); control.penalty.weight
+            0.75
         """
+        if isinstance(value, Tensor) and value.dim():
+            if value.numel() != 1:
+                raise ValueError(f"{self.measure} must be one number; got a tensor of shape {tuple(value.shape)}")
+            value = value.reshape(())
         if not isinstance(value, Tensor) or value.is_cpu:  # a look at a GPU's tensor would make it wait
             self._check(value.item() if isinstance(value, Tensor) else value)
         self.calls += 1
@@ -99,7 +116,10 @@ class Discrepancy:
         else:
             self.penalty.weight = max(self.floor, self._raised(weight) if gap > 0 else self._lowered(weight))
 
-    def _check(self, value: float) -> None:
+    def _check(self, value: Any) -> None:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not real:
+            raise TypeError(f"{self.measure} must be a number or a tensor with one entry; got {value!r}")
         if self.measure == "accuracy" and not 0 <= value <= 1:
             raise ValueError(f"accuracy must be a fraction between 0 and 1; got {value}: divide percent by 100")
         if math.isnan(value):

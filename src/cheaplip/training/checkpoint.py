@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import nn
 
 from cheaplip.files import whole
 from cheaplip.training.history import History
+from cheaplip.training.state import Settings, differing
 
 FILE = "checkpoint.pt"
 
 
+@final
 @dataclass
 class Best:
     """The weights kept so far, and why."""
@@ -39,6 +40,7 @@ class Best:
         model.eval()
 
 
+@final
 @dataclass
 class Checkpoint:
     """What is saved after each epoch and restored on resumption.
@@ -48,60 +50,103 @@ class Checkpoint:
         parts: objects with a ``state_dict``, by name; None is left out.
         history: the rows so far.
         best: the weights kept so far.
+        settings: what the run was begun with; those that training changes are dropped.
+        measured: whether ``lower`` and ``select`` have run on the last row.
     """
 
     folder: Path | None
     parts: dict[str, Any]
+    settings: Settings = field(default_factory=dict)
     history: History = field(default_factory=History)
     best: Best = field(default_factory=Best)
+    measured: bool = True
 
     def __post_init__(self) -> None:
         """Leave out what is not there."""
         self.parts = {name: part for name, part in self.parts.items() if part is not None}
 
     def begin(self, resume: bool) -> None:
-        """Go on where the folder's checkpoint stopped, if there is one.
+        """Go on where the folder's checkpoint stopped, if there is one; else see that one can be written.
 
         Raises:
-            ValueError: if there is one and ``resume`` is False, or it is damaged or of another run.
+            ValueError: if there is one and ``resume`` is False, or it is damaged or of another run; if the folder
+                cannot be written to.
         """
-        if self.folder is None or not (self.folder / FILE).exists():
-            return
-        if not resume:
-            raise ValueError(f"{self.folder} already holds a checkpoint: pass resume=True, or choose another folder")
-        self._restore(self.folder / FILE)
-
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
         if self.folder is None:
             return
+        try:
+            there = (self.folder / FILE).exists()
+            if there and not resume:
+                raise ValueError(
+                    f"{self.folder} already holds a checkpoint: pass resume=True, or choose another folder"
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ValueError(
+                f"cannot write checkpoints into {self.folder}: {reason}; choose a folder that is writable"
+            ) from error
+        if there:
+            self._restore(self.folder / FILE)
+
+    def save(self, settings: Settings) -> None:
+        """Write the checkpoint, whole or not at all.
+
+        Args:
+            settings: as they are now; one that differs from the beginning is a counter and compared no more.
+        """
+        if self.folder is None:
+            return
+        for name in [*differing(self.settings, settings), *(self.settings.keys() - settings.keys())]:
+            self.settings.pop(name)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"rows": self.history.rows, "best": vars(self.best), "random": random_state()}
+        state |= {"settings": self.settings, "measured": self.measured}
         with whole(self.folder / FILE) as temporary:
             torch.save(state, temporary)
 
     def _restore(self, path: Path) -> None:
+        state = _read(path)
+        if not isinstance(state, dict) or set(state) != {*self.parts, *_OWN}:
+            raise _refusal(path, "it holds other parts")
+        for name in differing(state["settings"], self.settings):
+            was, now = state["settings"][name], self.settings[name]
+            raise _refusal(path, f"it was begun with {name} = {was}, and now has {now}")
+        for name, part in self.parts.items():
+            try:
+                part.load_state_dict(state[name])
+            except Exception as error:  # whatever a part makes of a state that is not its own
+                raise _refusal(path, f"its {name} holds other parts or shapes") from error
         try:
-            # weights_only: nothing in the file is run.
-            state = torch.load(path, weights_only=True, map_location="cpu")
-            if set(state) != {*self.parts, "rows", "best", "random"}:
-                raise ValueError("it was written by a run with other parts")
-            for name, part in self.parts.items():
-                _load(part, state[name])
-            self.history.rows[:] = state["rows"]
-            vars(self.best).update(state["best"])
             set_random_state(state["random"])
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"cannot resume from {path}: expected a checkpoint of this run, but {reason}; "
-                "resume with the settings that it was begun with, or start anew in another folder"
-            ) from error
+            vars(self.best).update(state["best"])
+            self.history.rows[:], self.measured = state["rows"], state["measured"]
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise _refusal(path, "it is damaged") from error
+        # What a run dropped as a counter stays dropped.
+        self.settings = {name: value for name, value in self.settings.items() if name in state["settings"]}
 
 
-def _load(part: Any, state: dict[str, Any]) -> None:
-    load: Callable[..., Any] = part.load_state_dict
-    load(state)
+_OWN = ("rows", "best", "random", "settings", "measured")
+
+
+def _read(path: Path) -> Any:
+    try:
+        # weights_only: nothing in the file is run.
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except OSError as error:
+        raise _refusal(path, "it cannot be read") from error
+    except Exception as error:  # damaged bytes can make the reader raise anything
+        raise _refusal(path, "it is cut short or damaged") from error
+
+
+def _refusal(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"cannot resume from {path}: expected a checkpoint of this run, but {reason}; "
+        "resume with the settings that it was begun with, or start anew in another folder"
+    )
 
 
 def random_state() -> dict[str, Any]:

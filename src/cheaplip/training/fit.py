@@ -5,16 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
 
 from cheaplip.control import Discrepancy
 from cheaplip.training.checkpoint import Checkpoint, random_state, set_random_state
+from cheaplip.training.checks import (
+    check_batch,
+    check_calls,
+    check_model,
+    check_optimizer,
+    check_penalties,
+    check_plan,
+    check_surroundings,
+    checked_score,
+)
 from cheaplip.training.history import History
 from cheaplip.training.progress import Progress
+from cheaplip.training.state import Settings, settings_of, states_of_loader, states_of_penalties
 from cheaplip.training.step import Step, penalty_figures
 
 if TYPE_CHECKING:
@@ -50,14 +62,16 @@ def fit(
 
     Args:
         model: the network, trained in place; in the end it holds the weights of the kept epoch, in eval mode.
-        loader: minibatches ``(x, y)``; if it has ``set_epoch``, it is told the epoch, counted from 0.
+        loader: minibatches ``(x, y)``; if it has ``set_epoch``, it is told the epoch, counted from 0. For a resumed
+            run to be exact, the order must depend on the epoch, on torch's global generator or on the torch.Generator
+            of the loader or its sampler.
         loss: of outputs and labels, a scalar.
         optimizer: over the model's parameters.
         epochs: how many.
         penalty: one or several; their terms add. One with ``joint`` shares the minibatch's forward.
         control: one or several :class:`Discrepancy`, each fed with training accuracy or loss.
         control_per: ``"batch"`` (the paper) or ``"epoch"``, when the controls are fed.
-        scheduler: a learning rate scheduler.
+        scheduler: a learning rate scheduler; ReduceLROnPlateau is given the epoch's training loss.
         scheduler_per: ``"epoch"`` or ``"batch"``, when it is stepped.
         adversary: an attack, whose points replace the minibatch (min-max training); statistics stay frozen
             while it searches.
@@ -68,15 +82,15 @@ def fit(
         seed: of torch's global generator while training (Dropout, adversary); restored afterwards.
         checkpoint: a folder for the checkpoint, written after each epoch; None writes nothing.
         resume: go on from the checkpoint in that folder; without one there, begin.
-        fabric: a Lightning Fabric of your own (device, precision, processes); by default the model's device alone.
+        fabric: a Lightning Fabric of your own (device, precision), in one process; by default the model's device alone.
         progress: show a bar; by default if standard error is a terminal.
 
     Returns:
         The history; ``history.kept`` is the epoch whose weights were kept.
 
     Raises:
-        ValueError: for an argument out of range, an empty loader, a loss that is not finite, or a checkpoint that
-            is in the way or does not fit.
+        ValueError: for an argument out of range, an empty loader, a loss or score that is not finite, or a
+            checkpoint that is in the way or does not fit.
         TypeError: for an argument of another type.
         ImportError: without Lightning Fabric (``pip install "cheaplip[cli]"``).
 
@@ -90,37 +104,93 @@ def fit(
         >>> len(history), history.kept
         (2, 2)
     """
-    _check(model, loader, epochs, control_per, scheduler_per, lower_every)
     penalties, controls = _listed(penalty), _listed(control)
-    folder = None if checkpoint is None else Path(checkpoint)
-    kept = Checkpoint(folder, _parts(model, optimizer, scheduler, penalties, controls))
-    history, best = kept.history, kept.best
+    check_model(model, loader)
+    check_plan(epochs, lower_every, control_per, scheduler_per, scheduler)
+    check_optimizer(optimizer, model)
+    check_penalties(penalties, controls)
+    check_calls(loss, adversary=adversary, select=select, lower=lower)
+    check_surroundings(seed, checkpoint, resume, fabric, progress)
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
+    parts |= states_of_penalties(penalties) | {f"control_{k}": c for k, c in enumerate(controls)}
+    kept = Checkpoint(None if checkpoint is None else Path(checkpoint), parts, _settings(penalties, controls))
+    measure = Measures(model, select, lower, lower_every, epochs, controls)
     with _seeded(seed):
         kept.begin(resume)
         step = Step(model, optimizer, loss, penalties, controls, adversary, fabric)
         step.plan(scheduler, scheduler_per, control_per)
-        with Progress(epochs * _length(loader), len(history) * _length(loader), progress) as bar:
-            for epoch in range(len(history), epochs):
-                row = _run_epoch(step, loader, epoch, history, bar)
-                if lower is not None and ((epoch + 1) % lower_every == 0 or epoch + 1 == epochs):
-                    row["lower"] = float(lower(model))
-                if select is not None:
-                    row["score"] = float(select(model))
-                    best.offer(model, row["score"], epoch + 1, _near_target(row, controls))
-                history.rows.append(row)
-                kept.save()
-        best.give_back(model)
-    history.kept = best.epoch or len(history)
-    return history
+        _train(step, loader, epochs, kept, measure, progress)
+        kept.best.give_back(model)
+    kept.history.kept = kept.best.epoch or len(kept.history)
+    return kept.history
 
 
-def _parts(
-    model: nn.Module, optimizer: Any, scheduler: Any, penalties: list[Any], controls: list[Discrepancy]
-) -> dict[str, Any]:
-    """Return all that has a state, by name."""
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    parts |= {f"penalty_{k}": p for k, p in enumerate(penalties) if hasattr(p, "state_dict")}
-    return parts | {f"control_{k}": c for k, c in enumerate(controls)}
+@final
+@dataclass(frozen=True)
+class Measures:
+    """What is measured after an epoch, and decides which epoch is kept."""
+
+    model: nn.Module
+    select: Callable[[nn.Module], float] | None
+    lower: Callable[[nn.Module], float] | None
+    lower_every: int
+    epochs: int
+    controls: list[Discrepancy]
+
+    def due(self, epoch: int) -> bool:
+        """Tell whether anything is measured after an epoch, counted from 1."""
+        return self.select is not None or self._lower_due(epoch)
+
+    def _lower_due(self, epoch: int) -> bool:
+        return self.lower is not None and (epoch % self.lower_every == 0 or epoch == self.epochs)
+
+    def __call__(self, kept: Checkpoint) -> None:
+        """Measure the model of the last row."""
+        row = kept.history.rows[-1]
+        epoch = len(kept.history)
+        found: dict[str, float] = {}
+        if self.lower is not None and self._lower_due(epoch):
+            found["lower"] = float(self.lower(self.model))
+        if self.select is not None:
+            found["score"] = checked_score(self.select(self.model), epoch)
+            kept.best.offer(self.model, found["score"], epoch, _near_target(row, self.controls))
+        row.update(found)
+        kept.measured = True
+
+
+def _train(
+    step: Step, loader: Iterable[Any], epochs: int, kept: Checkpoint, measure: Measures, progress: bool | None
+) -> None:
+    """Train, measure and save epoch by epoch; an epoch is saved before it is measured, lest an error lose it."""
+    history, length = kept.history, _length(loader)
+
+    def save() -> None:
+        if kept.folder is not None:
+            kept.save(_settings(step.penalties, step.controls))
+
+    def finish() -> None:
+        step.plain.eval()
+        measure(kept)
+        save()
+
+    with Progress(epochs * length, len(history) * length, progress) as bar:
+        if not kept.measured:
+            finish()
+        for epoch in range(len(history), epochs):
+            history.rows.append(_run_epoch(step, loader, epoch, history, bar))
+            kept.measured = not measure.due(epoch + 1)
+            save()
+            if not kept.measured:
+                finish()
+
+
+def _settings(penalties: list[Any], controls: list[Discrepancy]) -> Settings:
+    named = {"penalty": penalties, "control": controls}
+    settings: Settings = {}
+    for kind, owners in named.items():
+        for number, owner in enumerate(owners):
+            settings |= settings_of(owner, f"{kind}_{number}")
+    return settings
 
 
 def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, bar: Progress) -> dict[str, float]:
@@ -130,7 +200,10 @@ def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, 
     step.plain.train()
     step.start_epoch()
     done = steps
-    for x, y in loader:
+    for batch in loader:
+        if done == steps:
+            check_batch(batch)
+        x, y = batch
         step(x, y)
         done += 1
         if bar.due():
@@ -172,18 +245,3 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         set_random_state(before)
-
-
-def _check(model: nn.Module, loader: Any, epochs: int, control_per: str, scheduler_per: str, lower_every: int) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ValueError("the model has no trainable parameter")
-    if not hasattr(loader, "__iter__"):
-        raise TypeError(f"loader must give minibatches (x, y) when iterated; got {type(loader).__name__}")
-    for name, count in (("epochs", epochs), ("lower_every", lower_every)):
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; got {count!r}")
-    for name, when in (("control_per", control_per), ("scheduler_per", scheduler_per)):
-        if when not in ("batch", "epoch"):
-            raise ValueError(f'{name} must be "batch" or "epoch"; got {when!r}')

@@ -6,12 +6,14 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import final
 
 from cheaplip.files import whole
 
 Row = Mapping[str, float]
 
 
+@final
 @dataclass
 class History(Sequence[Row]):
     """One row an epoch, and which epoch was kept.
@@ -62,7 +64,21 @@ class History(Sequence[Row]):
         return [row.get(name, float("nan")) for row in self.rows]
 
     def save(self, path: str | Path) -> None:
-        """Write the rows as a CSV file, whole or not at all; an absent value is an empty cell."""
+        """Write the rows as a CSV file, whole or not at all; an absent value is an empty cell.
+
+        Args:
+            path: the file; its folder is created.
+
+        Raises:
+            ValueError: if the folder cannot be written to.
+
+        Example:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     History([{"epoch": 1, "loss": 2.0}]).save(Path(folder) / "metrics.csv")
+            ...     (Path(folder) / "metrics.csv").read_text().split()
+            ['epoch,loss', '1,2.0']
+        """
         with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns or ["epoch"])
             writer.writeheader()

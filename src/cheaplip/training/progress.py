@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, final
 
 # Writing to the terminal costs more than a step of a small network.
 INTERVAL = 0.2
+# What the columns of the history are called in prose.
+SHOWN = {"value": "Lip", "weight": "λ"}
 
 
+@final
 class Progress:
     """A bar with loss, accuracy, Lip and λ; silent where ``shown`` is False.
 
@@ -53,5 +56,5 @@ class Progress:
         """Show how many steps are done, and figures such as the loss."""
         if self._bar is not None:
             self._last = time.perf_counter()
-            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            text = "  ".join(f"{SHOWN.get(name, name)} {value:.4g}" for name, value in figures.items())
             self._bar.update(self._task, completed=done, description=text)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cheaplip.control import Discrepancy
 from cheaplip.modes import frozen, modules_of
+from cheaplip.training.checks import check_loss
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+@final
 class Step:
     """One training step, and what it adds up over an epoch without making a GPU wait."""
 
@@ -32,6 +35,7 @@ class Step:
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.plain, self.loss, self.penalties, self.controls = model, loss, penalties, controls
         self.adversary = adversary
+        self.by_accuracy = any(control.measure == "accuracy" for control in controls)
         self.plan(None, "batch", "batch")
         self.joint = next((p for p in penalties if hasattr(p, "joint")), None)
         self.start_epoch()
@@ -42,11 +46,11 @@ class Step:
 
     def end_epoch(self) -> None:
         """Do what is done once an epoch, and leave the model in eval mode."""
+        figures = self.figures()
         if self.control_per == "epoch":
-            figures = self.figures()
-            self.feed_controls(figures.get("accuracy"), figures["loss"])
+            self.feed_controls(figures.get("accuracy", 0.0), figures["loss"])
         if self.scheduler is not None and self.scheduler_per == "epoch":
-            self.scheduler.step()
+            self.scheduler.step(*([figures["loss"]] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
         self.plain.eval()
 
     def start_epoch(self) -> None:
@@ -69,6 +73,9 @@ class Step:
             terms = [term]
         terms += [p(self.model) for p in self.penalties if p is not self.joint]
         data_loss = self.loss(output, y)
+        if not self.seen:
+            check_loss(data_loss)
+            self._check_labels(output, y)
         objective = data_loss
         for term in terms:
             objective = objective + term
@@ -80,8 +87,7 @@ class Step:
     def _count(self, output: Tensor, y: Tensor, data_loss: Tensor) -> None:
         self.seen += len(y)
         self.total = self.total + data_loss * len(y)
-        accuracy = None
-        self.classifies = not y.is_floating_point() and output.dim() == 2
+        accuracy: Tensor | float = 0.0
         if self.classifies:
             right = (output.argmax(1) == y).sum()
             self.correct = self.correct + right
@@ -91,15 +97,21 @@ class Step:
         if self.scheduler is not None and self.scheduler_per == "batch":
             self.scheduler.step()
 
-    def feed_controls(self, accuracy: Tensor | float | None, loss: Tensor | float) -> None:
+    def _check_labels(self, output: Tensor, y: Tensor) -> None:
+        """Tell once an epoch whether there is an accuracy, and raise where a control needs one in vain."""
+        classes = isinstance(output, Tensor) and output.dim() == 2 and y.dim() == 1
+        self.classifies = classes and not y.is_floating_point()
+        if self.by_accuracy and not self.classifies:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                "a control of accuracy needs class labels (batch,), integers, and outputs (batch, classes); got "
+                f'labels {tuple(y.shape)}, {y.dtype}, and outputs {shape}: for regression use measure="loss"'
+            )
+
+    def feed_controls(self, accuracy: Tensor | float, loss: Tensor | float) -> None:
         """Give each control the figure that it asked for."""
         for control in self.controls:
-            if control.measure == "accuracy" and accuracy is None:
-                raise ValueError(
-                    "a control of accuracy needs class labels (integers) and outputs (batch, classes); for "
-                    'regression use Discrepancy(..., measure="loss")'
-                )
-            control.step(loss if control.measure == "loss" or accuracy is None else accuracy)
+            control.step(loss if control.measure == "loss" else accuracy)
 
     def figures(self) -> dict[str, float]:
         """Return the mean loss and, for class labels, the accuracy of the epoch so far."""

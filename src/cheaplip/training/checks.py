@@ -1,0 +1,143 @@
+"""What fit() checks before it trains, and of the first minibatch: one sentence each."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from cheaplip.checks import whole_number
+from cheaplip.control import Discrepancy
+
+
+def check_model(model: Any, loader: Any) -> None:
+    """Raise unless there is a model with trainable parameters, and a loader that can be iterated over."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("the model has no trainable parameter")
+    if not hasattr(loader, "__iter__"):
+        raise TypeError(f"loader must give minibatches (x, y) when iterated; got {type(loader).__name__}")
+
+
+def check_plan(epochs: Any, lower_every: Any, control_per: Any, scheduler_per: Any, scheduler: Any) -> None:
+    """Raise unless it is clear what is done when."""
+    whole_number(epochs, "epochs")
+    whole_number(lower_every, "lower_every")
+    for name, when in (("control_per", control_per), ("scheduler_per", scheduler_per)):
+        if when not in ("batch", "epoch"):
+            raise ValueError(f'{name} must be "batch" or "epoch"; got {when!r}')
+    if scheduler is None:
+        return
+    if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
+        raise TypeError(f"scheduler must be a learning rate scheduler, with step(); got {_named(scheduler)}")
+    if isinstance(scheduler, ReduceLROnPlateau) and scheduler_per == "batch":
+        raise ValueError('ReduceLROnPlateau looks at the loss of an epoch: use scheduler_per="epoch"')
+
+
+def check_optimizer(optimizer: Any, model: nn.Module) -> None:
+    """Raise unless the optimizer can train this model."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer; got {_named(optimizer)}")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        name = type(optimizer).__name__
+        raise ValueError(f"{name} evaluates the loss several times per step, which fit does not do: use SGD or Adam")
+    driven = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in driven for p in model.parameters()):
+        raise ValueError("the optimizer drives no parameter of the model: make it from this model's parameters()")
+
+
+def check_penalties(penalties: list[Any], controls: list[Any]) -> None:
+    """Raise unless penalties can be called, and every control drives one of them."""
+    for penalty in penalties:
+        if isinstance(penalty, type) or not callable(penalty):
+            raise TypeError(f"penalty must be a penalty such as LipschitzPenalty, or a list; got {_named(penalty)}")
+    for control in controls:
+        if not isinstance(control, Discrepancy):
+            raise TypeError(f"control must be a Discrepancy, or a list of them; got {_named(control)}")
+        if not any(control.penalty is penalty for penalty in penalties):
+            raise ValueError("a control drives a penalty that is not trained with: pass the same object as penalty")
+
+
+def check_calls(loss: Any, **others: Any) -> None:
+    """Raise unless the loss can be called, and all others can or are None."""
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be a function of outputs and labels; got {_named(loss)}: make one of it first")
+    for name, call in {"loss": loss, **others}.items():
+        if not callable(call) and (call is not None or name == "loss"):
+            raise TypeError(f"{name} must be a function{'' if name == 'loss' else ' or None'}; got {_named(call)}")
+
+
+def check_surroundings(seed: Any, checkpoint: Any, resume: Any, fabric: Any, progress: Any) -> None:
+    """Raise unless seed, checkpoint folder, fabric and switches are usable."""
+    if whole_number(seed, "seed", low=0) >= 2**64:
+        raise ValueError(f"seed must be below 2**64; got {seed}")
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume must be True or False; got {_named(resume)}")
+    if not (progress is None or isinstance(progress, bool)):
+        raise TypeError(f"progress must be True, False or None; got {_named(progress)}")
+    if not (checkpoint is None or isinstance(checkpoint, (str, os.PathLike))):
+        raise TypeError(f"checkpoint must be the path of a folder, or None; got {_named(checkpoint)}")
+    if resume and checkpoint is None:
+        raise ValueError("resume=True needs the folder to go on from: pass checkpoint=")
+    if fabric is None:
+        return
+    if not all(hasattr(fabric, name) for name in ("setup", "to_device", "backward", "world_size")):
+        raise TypeError(f"fabric must be a lightning_fabric.Fabric, or None; got {_named(fabric)}")
+    if fabric.world_size > 1:
+        raise ValueError(
+            f"fit trains in one process, as λ would differ between several; got a fabric of {fabric.world_size}: "
+            "use Fabric(devices=1)"
+        )
+
+
+def check_batch(batch: Any) -> None:
+    """Raise unless a minibatch is a pair of tensors of one length."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        raise ValueError(f"the loader must give pairs (x, y); got a {type(batch).__name__}{size}")
+    x, y = batch
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise TypeError(f"the loader must give pairs of tensors (x, y); got {_named(x)} and {_named(y)}")
+    if not x.dim() or not y.dim() or len(x) != len(y):
+        raise ValueError(
+            f"x and y of a minibatch must have as many rows; got shapes {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+
+
+def check_loss(value: Any) -> None:
+    """Raise unless a loss is one number that can be differentiated."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"loss must return a tensor with one entry; got {_named(value)}")
+    if value.numel() != 1:
+        raise ValueError(f'loss must return one number; got shape {tuple(value.shape)}: use reduction="mean"')
+    if not value.requires_grad:
+        raise ValueError("loss must be differentiable in the model's parameters; got a tensor without a gradient")
+
+
+def checked_score(score: Any, epoch: int) -> float:
+    """Return a score of ``select`` as a float.
+
+    Raises:
+        ValueError: if it is no number, or not finite.
+    """
+    try:
+        value = float(score)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"select must return one number; got {_named(score)} in epoch {epoch}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"select must return a finite score; got {value} in epoch {epoch}")
+    return value
+
+
+def _named(value: Any) -> str:
+    """Return what to call an argument in a sentence: short values by themselves, others by their type."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
