@@ -59,8 +59,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     """Let training be stopped once so many epochs are saved."""
     save = Checkpoint.save
 
-    def save_and_stop(self: Checkpoint, *arguments: Any) -> None:
-        save(self, *arguments)
+    def save_and_stop(self: Checkpoint) -> None:
+        save(self)
         if len(self.history) == epochs:
             raise KeyboardInterrupt
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from cheaplip.files import whole
 from cheaplip.training.history import History
-from cheaplip.training.state import Settings, differing
+from cheaplip.training.state import Settings, differing, settings_of
 
 FILE = "checkpoint.pt"
 
@@ -50,13 +50,13 @@ class Checkpoint:
         parts: objects with a ``state_dict``, by name; None is left out.
         history: the rows so far.
         best: the weights kept so far.
-        settings: what the run was begun with; those that training changes are dropped.
+        configured: penalties and controls by name, whose settings a resumed run must share.
         measured: whether ``lower`` and ``select`` have run on the last row.
     """
 
     folder: Path | None
     parts: dict[str, Any]
-    settings: Settings = field(default_factory=dict)
+    configured: dict[str, Any] = field(default_factory=dict)
     history: History = field(default_factory=History)
     best: Best = field(default_factory=Best)
     measured: bool = True
@@ -64,6 +64,10 @@ class Checkpoint:
     def __post_init__(self) -> None:
         """Leave out what is not there."""
         self.parts = {name: part for name, part in self.parts.items() if part is not None}
+        self.settings = self._settings()
+
+    def _settings(self) -> Settings:
+        return {key: value for name, part in self.configured.items() for key, value in settings_of(part, name).items()}
 
     def begin(self, resume: bool) -> None:
         """Go on where the folder's checkpoint stopped, if there is one; else see that one can be written.
@@ -91,15 +95,13 @@ class Checkpoint:
         if there:
             self._restore(self.folder / FILE)
 
-    def save(self, settings: Settings) -> None:
-        """Write the checkpoint, whole or not at all.
-
-        Args:
-            settings: as they are now; one that differs from the beginning is a counter and compared no more.
-        """
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
         if self.folder is None:
             return
-        for name in [*differing(self.settings, settings), *(self.settings.keys() - settings.keys())]:
+        now = self._settings()
+        # A setting that differs from the beginning is a counter, and compared no more.
+        for name in [*differing(self.settings, now), *(self.settings.keys() - now.keys())]:
             self.settings.pop(name)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"rows": self.history.rows, "best": vars(self.best), "random": random_state()}

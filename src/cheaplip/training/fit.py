@@ -26,7 +26,7 @@ from cheaplip.training.checks import (
 )
 from cheaplip.training.history import History
 from cheaplip.training.progress import Progress
-from cheaplip.training.state import Settings, settings_of, states_of_loader, states_of_penalties
+from cheaplip.training.state import states_of_loader, states_of_penalties
 from cheaplip.training.step import Step, penalty_figures
 
 if TYPE_CHECKING:
@@ -112,8 +112,10 @@ def fit(
     check_calls(loss, adversary=adversary, select=select, lower=lower)
     check_surroundings(seed, checkpoint, resume, fabric, progress)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
-    parts |= states_of_penalties(penalties) | {f"control_{k}": c for k, c in enumerate(controls)}
-    kept = Checkpoint(None if checkpoint is None else Path(checkpoint), parts, _settings(penalties, controls))
+    driving = {f"control_{k}": c for k, c in enumerate(controls)}
+    parts |= states_of_penalties(penalties) | driving
+    configured = {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving
+    kept = Checkpoint(None if checkpoint is None else Path(checkpoint), parts, configured)
     measure = Measures(model, select, lower, lower_every, epochs, controls)
     with _seeded(seed):
         kept.begin(resume)
@@ -164,14 +166,10 @@ def _train(
     """Train, measure and save epoch by epoch; an epoch is saved before it is measured, lest an error lose it."""
     history, length = kept.history, _length(loader)
 
-    def save() -> None:
-        if kept.folder is not None:
-            kept.save(_settings(step.penalties, step.controls))
-
     def finish() -> None:
         step.plain.eval()
         measure(kept)
-        save()
+        kept.save()
 
     with Progress(epochs * length, len(history) * length, progress) as bar:
         if not kept.measured:
@@ -179,18 +177,9 @@ def _train(
         for epoch in range(len(history), epochs):
             history.rows.append(_run_epoch(step, loader, epoch, history, bar))
             kept.measured = not measure.due(epoch + 1)
-            save()
+            kept.save()
             if not kept.measured:
                 finish()
-
-
-def _settings(penalties: list[Any], controls: list[Discrepancy]) -> Settings:
-    named = {"penalty": penalties, "control": controls}
-    settings: Settings = {}
-    for kind, owners in named.items():
-        for number, owner in enumerate(owners):
-            settings |= settings_of(owner, f"{kind}_{number}")
-    return settings
 
 
 def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, bar: Progress) -> dict[str, float]:
