@@ -26,6 +26,7 @@ ORDER = (
         "checks",
         "sources",
         "factories",
+        "drawing",
         "norms",
         "modes",
         "pairs",

@@ -6,12 +6,14 @@ Nothing here loads torch, so that ``cheaplip train --help`` is quick.
 from __future__ import annotations
 
 from cheaplip.settings.about import About, Setting, expected, from_mapping, settings_of
+from cheaplip.settings.reproduce import ReproduceSettings
 from cheaplip.settings.train import ControlSettings, LipschitzSettings, TrainSettings
 
 __all__ = [
     "About",
     "ControlSettings",
     "LipschitzSettings",
+    "ReproduceSettings",
     "Setting",
     "TrainSettings",
     "expected",

@@ -1,0 +1,130 @@
+"""One look for all pictures, and picture files that are the same for the same content."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cheaplip.files import whole
+
+# Okabe and Ito: colour-blind people tell them apart. Say the same again by markers, dashes or words.
+BLUE, ORANGE, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+SKY, YELLOW, GREY, BLACK = "#56b4e9", "#e69f00", "#808080", "#1a1a1a"
+CYCLE = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY)
+KINDS = ("png", "svg", "pdf")
+_STYLE = {
+    "axes.grid": True,
+    "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "savefig.dpi": 150,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cheaplip",
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in cheaplip's look inside the block; matplotlib's settings are as before afterwards.
+
+    Example:
+        >>> with styled():
+        ...     axes = Figure().subplots()
+        >>> axes.spines["top"].get_visible()
+        False
+    """
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def picture(figure: Figure, kind: str = "png", **arguments: Any) -> bytes:
+    """Return a figure as the content of a file; the same figure gives the same bytes.
+
+    Args:
+        figure: what to draw.
+        kind: ``"png"``, ``"svg"`` or ``"pdf"``.
+        arguments: further ones of :meth:`matplotlib.figure.Figure.savefig`.
+
+    Raises:
+        ValueError: for another kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"a picture is one of {', '.join(KINDS)}; got {kind!r}")
+    stamp = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format=kind, metadata=stamp, **arguments)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure, in the format that the file's name ends in, whole or not at all.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Figure(), Path(folder) / "empty.svg").stat().st_size > 0
+        True
+    """
+    content = picture(figure, path.suffix.removeprefix("."))
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def frame(figure: Figure, dpi: float = 100) -> Image.Image:
+    """Return a figure as one frame of an animation."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    with styled():
+        canvas.draw()
+    return Image.fromarray(memoryview(canvas.buffer_rgba())).convert("RGB")  # type: ignore[arg-type]
+
+
+def animate(frames: Sequence[Image.Image], path: Path, *, seconds: float = 0.1, last: float = 2.0) -> Path:
+    """Write frames as a GIF that runs forever, whole or not at all.
+
+    Args:
+        frames: one or more, of the same size.
+        path: the file.
+        seconds: how long each frame is seen, at least 0.02.
+        last: how long the last one is seen.
+
+    Raises:
+        ValueError: for no frames.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = animate([Image.new("RGB", (4, 4), c) for c in ("red", "blue")], Path(folder) / "two.gif")
+        ...     Image.open(path).n_frames
+        2
+    """
+    if not frames:
+        raise ValueError("an animation needs one or more frames; got none")
+    # One palette for all frames, lest colours flicker.
+    step = max(1, len(frames) // 8)
+    shown = frames[::step]
+    strip = Image.new("RGB", (frames[0].width, frames[0].height * len(shown)))
+    for k, image in enumerate(shown):
+        strip.paste(image, (0, k * image.height))
+    palette = strip.quantize(256, dither=Image.Dither.NONE)
+    flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in frames]
+    durations = [round(1000 * seconds)] * (len(flat) - 1) + [round(1000 * last)]
+    with whole(path) as temporary:
+        flat[0].save(temporary, format="GIF", save_all=True, append_images=flat[1:], duration=durations, loop=0)
+    return path
