@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from cycler import cycler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -20,9 +21,9 @@ BLUE, ORANGE, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 SKY, YELLOW, GREY, BLACK = "#56b4e9", "#e69f00", "#808080", "#1a1a1a"
 CYCLE = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY)
 KINDS = ("png", "svg", "pdf")
-_STYLE = {
+_STYLE: Any = {
     "axes.grid": True,
-    "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 11,
@@ -89,10 +90,10 @@ def save(figure: Figure, path: Path) -> Path:
 def frame(figure: Figure, dpi: float = 100) -> Image.Image:
     """Return a figure as one frame of an animation."""
     figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     with styled():
         canvas.draw()
-    return Image.fromarray(memoryview(canvas.buffer_rgba())).convert("RGB")  # type: ignore[arg-type]
+    return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
 
 
 def animate(frames: Sequence[Image.Image], path: Path, *, seconds: float = 0.1, last: float = 2.0) -> Path:
@@ -111,7 +112,8 @@ def animate(frames: Sequence[Image.Image], path: Path, *, seconds: float = 0.1, 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = animate([Image.new("RGB", (4, 4), c) for c in ("red", "blue")], Path(folder) / "two.gif")
-        ...     Image.open(path).n_frames
+        ...     with Image.open(path) as image:
+        ...         image.n_frames
         2
     """
     if not frames:

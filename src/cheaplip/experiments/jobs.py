@@ -126,20 +126,19 @@ def _bar(title: str, total: float, shown: bool) -> Iterator[Callable[[float, str
     if not shown:
         yield lambda done, text: None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     begun = time.perf_counter()
-    columns = (TextColumn("{task.fields[title]}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(elapsed_when_finished=False), TextColumn("{task.description}", markup=False))  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600) as bar:
+    columns = (
+        progress.TextColumn("{task.fields[title]}", markup=False),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600) as bar:
         task = bar.add_task("", total=total, title=title)
 
         def show(done: float, text: str) -> None:

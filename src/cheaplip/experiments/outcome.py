@@ -76,13 +76,13 @@ def claim(folder: Path, experiment: str, settings: Mapping[str, Any]) -> None:
         Traceback (most recent call last):
         ValueError: ... holds the experiment toy, not path: choose another folder by --out
     """
-    mark, own = folder / MARK, {"experiment": experiment, "settings": dict(settings)}
+    mark = folder / MARK
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, not a folder: choose another folder by --out")
     if not mark.exists():
         if folder.is_dir() and any(not entry.name.startswith(f".{MARK}") for entry in folder.iterdir()):
             raise ValueError(f"{folder} holds other files than those of an experiment: choose another folder by --out")
-        write_json(mark, own)
+        write_json(mark, {"experiment": experiment, "settings": dict(settings)})
         return
     found = read_json(mark)
     if found.get("experiment") != experiment:
@@ -92,7 +92,7 @@ def claim(folder: Path, experiment: str, settings: Mapping[str, Any]) -> None:
     before = found.get("settings")
     if not isinstance(before, dict):
         raise ValueError(f"{mark} lacks the settings of its experiment: choose another folder by --out")
-    for name, value in own["settings"].items():
+    for name, value in settings.items():
         if before.get(name) != json.loads(json.dumps(value)):
             raise ValueError(
                 f"{folder} holds the experiment {experiment} with {name} = {before.get(name)}, got {value}: "
