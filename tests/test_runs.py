@@ -160,7 +160,7 @@ def test_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
         stop_after(patch, epochs=1)
         with pytest.raises(KeyboardInterrupt):
             trained(tmp_path / "b", settings)
-    assert {path.name for path in (tmp_path / "b").iterdir()} == {"config.yaml", "checkpoint.pt"}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"config.yaml", "checkpoint.pt", "metrics.csv"}
     assert not runs.finished(tmp_path / "b")
     resumed = trained(tmp_path / "b", settings, resume=True)
     assert without_seconds(resumed) == without_seconds(undisturbed)

@@ -153,6 +153,24 @@ def test_select_prefers_epochs_within_a_point_of_the_target() -> None:
     assert abs(history[history.kept - 1]["accuracy"] - accuracy[2]) <= 0.01
 
 
+def test_select_goes_by_the_accuracy_of_the_weights_where_it_is_given() -> None:
+    scores, accuracies = iter([0.9, 0.1, 0.2]), iter([0.5, 0.895, 0.8])
+    history = Run().fit(epochs=3, select=lambda _: next(scores), accuracy=lambda _: next(accuracies))
+    assert history.kept == 2  # the only epoch within a point of the target 0.9
+    assert history.column("train_accuracy") == [0.5, 0.895, 0.8]
+
+
+def test_history_is_on_disk_after_each_epoch(tmp_path: Path) -> None:
+    seen = []
+
+    def look(_: nn.Module) -> float:
+        seen.append((tmp_path / "metrics.csv").read_text().count("\n") - 1)
+        return 0.0
+
+    Run().fit(epochs=3, lower=look, checkpoint=tmp_path)
+    assert seen == [1, 2, 3]
+
+
 def test_adversary_replaces_the_minibatch_and_leaves_batchnorm_alone() -> None:
     seen: list[bool] = []
 

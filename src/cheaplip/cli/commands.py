@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cheaplip.cli.show import show_files, show_result, show_sources
-from cheaplip.settings import TrainSettings, from_mapping
+from cheaplip.cli.show import show_files, show_outcome, show_result, show_sources
+from cheaplip.settings import ReproduceSettings, TrainSettings, from_mapping
 
 
 def train(options: Any) -> None:
@@ -40,6 +41,16 @@ def evaluate(options: Any) -> None:
         device=options.device,
     )
     show_result(result, options.run)
+
+
+def reproduce(options: Any) -> None:
+    """``cheaplip reproduce``."""
+    values = options.as_dict()
+    name = values.pop("experiment")
+    settings = from_mapping(ReproduceSettings, values)
+    from cheaplip import experiments
+
+    show_outcome(experiments.reproduce(name, settings, progress=sys.stderr.isatty()))
 
 
 def data(options: Any) -> None:

@@ -80,6 +80,8 @@ def _say(message: str, status: int) -> int:
 
 
 def _how_to_go_on(arguments: list[str]) -> str:
+    if arguments[:1] == ["reproduce"]:
+        return f"finished runs and epochs are kept: go on with {shlex.join(['cheaplip', *arguments])}"
     if arguments[:1] != ["train"]:
         return "nothing was written that is not whole: give the command again"
     again = [word for word in arguments if word != "--resume"]

@@ -11,8 +11,10 @@ from typing import Any
 
 from jsonargparse import SUPPRESS, ArgumentParser
 
-from cheaplip.settings import About, Setting, TrainSettings, expected, settings_of
+from cheaplip.settings import About, ReproduceSettings, Setting, TrainSettings, expected, settings_of
 
+# As cheaplip.experiments has them, which would load torch.
+EXPERIMENTS = ("table1", "figure1", "figure2", "toy", "path")
 _TRAIN = tuple(settings_of(TrainSettings))
 _DEVICE = next(setting for setting in _TRAIN if setting.name == "device")
 _NAMES = "noise, noise-clamped, pgd-paper and pgd-paper-box (weak), pgd, pgd-linf"
@@ -28,7 +30,12 @@ _DATA = (
     Setting("data", str | None, None, About("mnist or fashion-mnist; null: both")),
     Setting("data_dir", str | None, None, About("the data folder; null: CHEAPLIP_DATA, ./data or the user's cache")),
 )
-_OPTIONS = {"train": _TRAIN, "evaluate": _EVALUATE, "data": _DATA}
+_OPTIONS = {
+    "train": _TRAIN,
+    "evaluate": _EVALUATE,
+    "reproduce": tuple(settings_of(ReproduceSettings)),
+    "data": _DATA,
+}
 # Of each command: how it is called, and what it does.
 _COMMANDS = {
     "train": (
@@ -38,6 +45,10 @@ _COMMANDS = {
     "evaluate": (
         "RUN [--attacks NAMES] [--eps RADII] [--limit N] [options]",
         "Attack the network of a run; what is found joins the run's result.json.",
+    ),
+    "reproduce": (
+        "table1|figure1|figure2|toy|path [--data NAME] [--seeds N] [--jobs N] [--out DIR] [options]",
+        "Make a table or figure of the paper; a command that was stopped is given again to go on.",
     ),
     "data": (
         "list|fetch|verify [--data NAME] [--data-dir DIR]",
@@ -67,6 +78,8 @@ def make_parser() -> ArgumentParser:
             _add_config(command)
         elif name == "evaluate":
             command.add_argument("run", metavar="RUN", help="the run folder")
+        elif name == "reproduce":
+            command.add_argument("experiment", choices=EXPERIMENTS, help="the table or figure")
         else:
             command.add_argument("action", choices=["list", "fetch", "verify"], help="what to do")
         for setting in _OPTIONS[name]:

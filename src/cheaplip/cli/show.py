@@ -50,6 +50,15 @@ def show_result(result: Mapping[str, Any], folder: str | Path) -> None:
     print(f"the run lies in {folder}")
 
 
+def show_outcome(outcome: Any) -> None:
+    """Print what an experiment found, and where its files lie."""
+    _show(outcome.title, outcome.heads, outcome.rows)
+    for remark in outcome.remarks:
+        print(f"- {remark}")
+    for file in outcome.files:
+        print(file)
+
+
 def _robust_row(entry: Mapping[str, Any]) -> Row:
     radius = f", ε = {entry['eps']:.15g}" if "eps" in entry else ""
     weak = " (weak)" if entry.get("weak") else ""

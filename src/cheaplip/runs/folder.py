@@ -22,7 +22,8 @@ from cheaplip.runs.results import parse_result
 from cheaplip.settings import TrainSettings, from_mapping
 from cheaplip.training import checkpoint
 
-CONFIG, METRICS, WEIGHTS, RESULT = "config.yaml", "metrics.csv", "model.safetensors", "result.json"
+CONFIG, WEIGHTS, RESULT = "config.yaml", "model.safetensors", "result.json"
+METRICS = checkpoint.METRICS
 KEYS = (
     *("data", "model", "penalty", "target", "seed", "epochs", "steps", "kept", "accuracy", "loss", "robust", "doubts"),
     *("lipschitz", "weight", "weights", "seconds"),

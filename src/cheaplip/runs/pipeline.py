@@ -95,6 +95,7 @@ def _fitted(folder: Path, config: Config, parts: Parts, progress: bool | None) -
             scheduler_per="batch",
             adversary=parts.adversary,
             select=parts.select,
+            accuracy=parts.accuracy,
             lower=parts.lower,
             lower_every=settings.lower_every,
             seed=settings.seed,

@@ -14,7 +14,7 @@ from cheaplip.files import whole
 from cheaplip.training.history import History
 from cheaplip.training.state import Settings, differing, settings_of
 
-FILE = "checkpoint.pt"
+FILE, METRICS = "checkpoint.pt", "metrics.csv"
 
 
 @final
@@ -96,7 +96,7 @@ class Checkpoint:
             self._restore(self.folder / FILE)
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, then the history for people to read on the way, each whole or not at all."""
         if self.folder is None:
             return
         now = self._settings()
@@ -108,6 +108,7 @@ class Checkpoint:
         state |= {"settings": self.settings, "measured": self.measured}
         with whole(self.folder / FILE) as temporary:
             torch.save(state, temporary)
+        self.history.save(self.folder / METRICS)
 
     def _restore(self, path: Path) -> None:
         state = _read(path)

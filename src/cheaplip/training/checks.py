@@ -121,8 +121,8 @@ def check_loss(value: Any) -> None:
         raise ValueError("loss must be differentiable in the model's parameters; got a tensor without a gradient")
 
 
-def checked_score(score: Any, epoch: int) -> float:
-    """Return a score of ``select`` as a float.
+def checked_score(score: Any, epoch: int, name: str = "select") -> float:
+    """Return what ``select``, or another measure of that name, gave as a float.
 
     Raises:
         ValueError: if it is no number, or not finite.
@@ -130,9 +130,9 @@ def checked_score(score: Any, epoch: int) -> float:
     try:
         value = float(score)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"select must return one number; got {_named(score)} in epoch {epoch}") from None
+        raise ValueError(f"{name} must return one number; got {_named(score)} in epoch {epoch}") from None
     if not math.isfinite(value):
-        raise ValueError(f"select must return a finite score; got {value} in epoch {epoch}")
+        raise ValueError(f"{name} must return a finite score; got {value} in epoch {epoch}")
     return value
 
 

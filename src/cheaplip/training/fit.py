@@ -50,6 +50,7 @@ def fit(
     scheduler_per: str = "epoch",
     adversary: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     select: Callable[[nn.Module], float] | None = None,
+    accuracy: Callable[[nn.Module], float] | None = None,
     lower: Callable[[nn.Module], float] | None = None,
     lower_every: int = 1,
     seed: int = 0,
@@ -77,10 +78,13 @@ def fit(
             while it searches.
         select: a score of the model, higher is better, taken after each epoch; the best epoch is kept, among those
             whose training accuracy is within a point of the control's target if there is one. None keeps the last.
+        accuracy: the training accuracy of the model as it stands, which tells ``select`` the epochs within a point of
+            the target; None takes the mean over the epoch's minibatches, which lags behind the weights.
         lower: a stronger lower bound of Lip, recorded beside the penalty's own value.
         lower_every: after every so many epochs, and the last.
         seed: of torch's global generator while training (Dropout, adversary); restored afterwards.
-        checkpoint: a folder for the checkpoint, written after each epoch; None writes nothing.
+        checkpoint: a folder for the checkpoint and the history (``metrics.csv``), written after each epoch; None writes
+            nothing.
         resume: go on from the checkpoint in that folder; without one there, begin.
         fabric: a Lightning Fabric of your own (device, precision), in one process; by default the model's device alone.
         progress: show a bar; by default if standard error is a terminal.
@@ -109,14 +113,14 @@ def fit(
     check_plan(epochs, lower_every, control_per, scheduler_per, scheduler)
     check_optimizer(optimizer, model)
     check_penalties(penalties, controls)
-    check_calls(loss, adversary=adversary, select=select, lower=lower)
+    check_calls(loss, adversary=adversary, select=select, accuracy=accuracy, lower=lower)
     check_surroundings(seed, checkpoint, resume, fabric, progress)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
     driving = {f"control_{k}": c for k, c in enumerate(controls)}
     parts |= states_of_penalties(penalties) | driving
     configured = {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving
     kept = Checkpoint(None if checkpoint is None else Path(checkpoint), parts, configured)
-    measure = Measures(model, select, lower, lower_every, epochs, controls)
+    measure = Measures(model, select, accuracy, lower, lower_every, epochs, controls)
     with _seeded(seed):
         kept.begin(resume)
         step = Step(model, optimizer, loss, penalties, controls, adversary, fabric)
@@ -134,6 +138,7 @@ class Measures:
 
     model: nn.Module
     select: Callable[[nn.Module], float] | None
+    accuracy: Callable[[nn.Module], float] | None
     lower: Callable[[nn.Module], float] | None
     lower_every: int
     epochs: int
@@ -155,7 +160,10 @@ class Measures:
             found["lower"] = float(self.lower(self.model))
         if self.select is not None:
             found["score"] = checked_score(self.select(self.model), epoch)
-            kept.best.offer(self.model, found["score"], epoch, _near_target(row, self.controls))
+            if self.accuracy is not None:
+                found["train_accuracy"] = checked_score(self.accuracy(self.model), epoch, "accuracy")
+            near = _near_target(found.get("train_accuracy", row.get("accuracy", 0.0)), self.controls)
+            kept.best.offer(self.model, found["score"], epoch, near)
         row.update(found)
         kept.measured = True
 
@@ -208,9 +216,9 @@ def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, 
     return row
 
 
-def _near_target(row: dict[str, float], controls: list[Discrepancy]) -> bool:
+def _near_target(accuracy: float, controls: list[Discrepancy]) -> bool:
     targets = [control.target for control in controls if control.measure == "accuracy"]
-    return all(abs(row["accuracy"] - target) <= NEAR_TARGET for target in targets)
+    return all(abs(accuracy - target) <= NEAR_TARGET for target in targets)
 
 
 def _listed(one_or_more: Any) -> list[Any]:

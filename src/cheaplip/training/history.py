@@ -19,8 +19,9 @@ class History(Sequence[Row]):
     """One row an epoch, and which epoch was kept.
 
     Columns: ``epoch`` (from 1), ``steps`` (so far), ``loss`` (without penalties), ``accuracy`` (training, a fraction
-    of 1; absent for regression), ``value`` and ``weight`` of the first penalty (``value_2``, ``weight_2`` of the next),
-    ``lower`` (a stronger lower bound of Lip, in the epochs that measured it), ``score`` (of ``select``), ``rate``
+    of 1, over the epoch's minibatches; absent for regression), ``value`` and ``weight`` of the first penalty
+    (``value_2``, ``weight_2`` of the next), ``lower`` (a stronger lower bound of Lip, in the epochs that measured it),
+    ``score`` (of ``select``), ``train_accuracy`` (of the weights as they stood then, where it was asked for), ``rate``
     (the learning rate) and ``seconds`` (of training in this epoch).
 
     Args:

@@ -1,0 +1,123 @@
+"""From the results of runs to the cells of the table."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cheaplip.evaluation import wilson
+from cheaplip.experiments.table1.plan import Row
+from cheaplip.experiments.table1.published import published
+
+# A target is reached where the final training accuracy is this close to it.
+REACHED = 0.01
+# A test accuracy is as the training accuracy said if it is at most this much below.
+GENERALISED = 0.01
+COLUMNS = ("train", "clean", "noise", "pgd-paper", "weight", "pgd@1", "pgd@1.5", "pgd@2", "lower", "upper")
+
+
+def figures(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of one run by column; a column is absent where the run does not have it.
+
+    Example:
+        >>> figures({"accuracy": {"train": 0.9}, "lipschitz": {"lower": 2.0}})
+        {'train': 0.9, 'lower': 2.0}
+    """
+    attacked = {_column(entry): entry["accuracy"] for entry in result.get("robust", [])}
+    found = {**result.get("accuracy", {}), **attacked, **result.get("lipschitz", {})}
+    if result.get("penalty") != "none":
+        found["weight"] = result.get("weight")
+    return {name: found[name] for name in COLUMNS if found.get(name) is not None}
+
+
+def _column(entry: Mapping[str, Any]) -> str:
+    name = str(entry["attack"])
+    return f"{name}@{entry['eps']:g}" if name == "pgd" else name
+
+
+def row_of(row: Row, results: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a row of ``table1.json``.
+
+    Args:
+        row: which.
+        results: of its finished runs, by seed, one or more.
+    """
+    by_seed = {seed: figures(result) for seed, result in sorted(results.items())}
+    told = published(row.data, row.method, row.target)
+    cells = {}
+    for name in COLUMNS:
+        values = [found[name] for found in by_seed.values() if name in found]
+        if values:
+            cells[name] = _cell(values) | ({"published": told[name]} if name in told else {})
+    trained = [found["train"] for found in by_seed.values()]
+    first = next(iter(results.values()))
+    return {
+        "data": row.data,
+        "method": row.method,
+        **({} if row.target is None else {"target": row.target}),
+        **({} if row.target is None else {"reached": all(abs(x - row.target) <= REACHED for x in trained)}),
+        "model": first["model"],
+        "epochs": first["epochs"],
+        "seeds": list(by_seed),
+        "images": {_column(entry): entry["images"] for entry in first.get("robust", [])},
+        "cells": cells,
+        "seconds": _cell([sum(result.get("seconds", {}).values()) for result in results.values()]),
+    }
+
+
+def _cell(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean, standard deviation (of two or more) and all values."""
+    spread = {"std": statistics.stdev(values)} if len(values) > 1 else {}
+    return {"mean": statistics.fmean(values), **spread, "values": list(values)}
+
+
+def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what has to be said about the rows: targets, generalisation, the paper, and CLIP against the others."""
+    said = []
+    for row in rows:
+        name = Row(row["data"], row["method"], row.get("target")).title
+        cells = row["cells"]
+        if row.get("reached") is False:
+            said.append(f"{row['data']}, {name}: the target was NOT reached; train {_percent(cells['train']['mean'])}")
+        gap = cells["train"]["mean"] - cells["clean"]["mean"]
+        if gap > GENERALISED:
+            said.append(f"{row['data']}, {name}: test accuracy is {100 * gap:.1f} points below training accuracy")
+        attacked = cells.get("pgd-paper", {})
+        if row["method"] == "clip" and attacked.get("mean", 1.0) <= attacked.get("published", 0.0):
+            said.append(f"{row['data']}, {name}: PGD (13) is NOT above the paper's")
+    return [*said, *_against(rows)]
+
+
+def _against(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Compare CLIP with Standard and with weight regularisation at the same target, under strong PGD."""
+    said = []
+    for clip in (row for row in rows if row["method"] == "clip"):
+        others = [row for row in rows if row["data"] == clip["data"] and row["method"] in ("standard", "weight")]
+        for other in (row for row in others if row.get("target") in (None, clip["target"])):
+            apart = [eps for eps in ("1", "1.5", "2") if _above(clip, other, f"pgd@{eps}")]
+            if len(apart) < 3:
+                name = Row(other["data"], other["method"], other.get("target")).title
+                said.append(
+                    f"{clip['data']}, CLIP at {100 * clip['target']:.0f} % is above {name} under strong PGD, intervals "
+                    f"apart, at ε = {', '.join(apart) or 'none of 1, 1.5, 2'} only"
+                )
+    return said
+
+
+def _above(one: Mapping[str, Any], other: Mapping[str, Any], column: str) -> bool:
+    """Tell whether the 95 % intervals of two rows are apart, the first above."""
+    if column not in one["cells"] or column not in other["cells"]:
+        return False
+    return interval(one, column)[0] > interval(other, column)[1]
+
+
+def interval(row: Mapping[str, Any], column: str) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy (Wilson); all seeds attack the same images, so that these count once."""
+    images = row["images"][column]
+    return wilson(round(row["cells"][column]["mean"] * images), images)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "none"
