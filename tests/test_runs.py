@@ -89,6 +89,17 @@ def test_accuracies_and_lower_bound_are_those_of_the_saved_weights(finished_run:
         right = (model(split.x).argmax(1) == split.y).float().mean().item()
         assert result["accuracy"][key] == pytest.approx(right, abs=1e-6)
     assert result["lipschitz"]["lower"] == cl.lipschitz.lower(model, data.lipschitz.x, seed=0).value
+    assert result["lipschitz"]["upper"] == cl.lipschitz.upper(model, data.train.x[:1]).value
+
+
+def without_proof() -> nn.Module:
+    """A model whose layers no proof covers."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.LayerNorm(10))
+
+
+def test_upper_bound_is_absent_where_there_is_no_proof(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "run", model=f"{__name__}:without_proof")
+    assert "upper" not in runs.read_result(folder)["lipschitz"]
 
 
 def test_config_holds_all_settings_versions_and_the_input(finished_run: Path) -> None:

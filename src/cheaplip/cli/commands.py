@@ -53,6 +53,13 @@ def reproduce(options: Any) -> None:
     show_outcome(experiments.reproduce(name, settings, progress=sys.stderr.isatty()))
 
 
+def report(options: Any) -> None:
+    """``cheaplip report``."""
+    from cheaplip.report import write_report
+
+    print(write_report(options.runs, options.out, data_dir=options.data_dir, device=options.device))
+
+
 def data(options: Any) -> None:
     """``cheaplip data``."""
     from cheaplip.data import fetch, sources, verify

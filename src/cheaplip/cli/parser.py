@@ -26,6 +26,11 @@ _EVALUATE = (
     Setting("data_dir", str | None, None, About("the data folder; null: that of the run")),
     _DEVICE,
 )
+_REPORT = (
+    Setting("out", str, "report.html", About("the page; one that is there is replaced")),
+    Setting("data_dir", str | None, None, About("the data folder; null: that of each run")),
+    _DEVICE,
+)
 _DATA = (
     Setting("data", str | None, None, About("mnist or fashion-mnist; null: both")),
     Setting("data_dir", str | None, None, About("the data folder; null: CHEAPLIP_DATA, ./data or the user's cache")),
@@ -34,6 +39,7 @@ _OPTIONS = {
     "train": _TRAIN,
     "evaluate": _EVALUATE,
     "reproduce": tuple(settings_of(ReproduceSettings)),
+    "report": _REPORT,
     "data": _DATA,
 }
 # Of each command: how it is called, and what it does.
@@ -49,6 +55,10 @@ _COMMANDS = {
     "reproduce": (
         "table1|figure1|figure2|toy|path [--data NAME] [--seeds N] [--jobs N] [--out DIR] [options]",
         "Make a table or figure of the paper; a command that was stopped is given again to go on.",
+    ),
+    "report": (
+        "RUN [RUN ...] --out report.html [options]",
+        "Show one run, or compare several, on one page that needs no other file.",
     ),
     "data": (
         "list|fetch|verify [--data NAME] [--data-dir DIR]",
@@ -78,6 +88,8 @@ def make_parser() -> ArgumentParser:
             _add_config(command)
         elif name == "evaluate":
             command.add_argument("run", metavar="RUN", help="the run folder")
+        elif name == "report":
+            command.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
         elif name == "reproduce":
             command.add_argument("experiment", choices=EXPERIMENTS, help="the table or figure")
         else:

@@ -40,6 +40,8 @@ def show_result(result: Mapping[str, Any], folder: str | Path) -> None:
     rows += [_robust_row(entry) for entry in result.get("robust", [])]
     if "lipschitz" in result and "lower" in result["lipschitz"]:
         rows.append(("Lip, lower bound", f"{result['lipschitz']['lower']:.4g}", "", ""))
+    if "upper" in result.get("lipschitz", {}):
+        rows.append(("Lip, upper bound", f"{result['lipschitz']['upper']:.4g}", "", ""))
     if "weight" in result:
         rows.append(("λ", f"{result['weight']:.4g}", "", ""))
     rows += [(f"seconds, {name}", f"{value:.1f}", "", "") for name, value in result.get("seconds", {}).items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from cheaplip.data import Data, Split, load
 from cheaplip.evaluation import evaluate
-from cheaplip.lipschitz import lower
+from cheaplip.lipschitz import lower, upper
 from cheaplip.runs.folder import (
     CONFIG,
     METRICS,
@@ -195,6 +195,11 @@ def _result(settings: TrainSettings, data: Data, parts: Parts, history: History,
         bound = lower(parts.model, starts(data, parts.model), p_in=p_in, p_out=p_out, seed=settings.seed)
     result["lipschitz"] = {"lower": bound.value, "method": bound.method, "domain": bound.domain}
     result["lipschitz"] |= {"p_in": str(p_in), "p_out": str(p_out)}
+    if p_in == p_out:
+        # A model that no proof covers has no upper bound; `cheaplip.lipschitz.upper` says why.
+        with suppress(TypeError, ValueError):
+            above = upper(parts.model, data.train.x[:1], p=p_in)
+            result["lipschitz"] |= {"upper": above.value, "upper_method": above.method}
     kept = history[history.kept - 1]
     weights = [kept["weight" if k == 1 else f"weight_{k}"] for k in range(1, len(parts.penalties) + 1)]
     if weights:

@@ -30,7 +30,8 @@ def parse_result(content: bytes) -> dict[str, Any]:
     for key in _TABLES:
         for name, value in _table(result, key).items():
             _check_number(value, f"{key}.{name}")
-    _check_number(_table(result, "lipschitz").get("lower", 0), "lipschitz.lower")
+    for key in ("lower", "upper"):
+        _check_number(_table(result, "lipschitz").get(key, 0), f"lipschitz.{key}")
     robust, doubts = result.get("robust", []), result.get("doubts", [])
     if not isinstance(robust, list) or not all(isinstance(entry, dict) for entry in robust):
         raise ValueError("its key 'robust' must be a list of attacks")
