@@ -18,6 +18,12 @@ def fail(text: str) -> None:
     raise ValueError(text)
 
 
+def fail_after(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.05)
+    fail("what is wrong")
+
+
 def leave(path: str) -> None:
     Path(path).touch()
 
@@ -46,7 +52,7 @@ def test_a_job_has_one_thread() -> None:
 
 def test_error_of_a_job_is_raised_and_what_still_runs_is_stopped(tmp_path: Path) -> None:
     first, last = tmp_path / "first", tmp_path / "last"
-    jobs = [Job("a", leave, (str(first),)), Job("b", fail, ("what is wrong",)), Job("c", stay, (str(last),))]
+    jobs = [Job("a", leave, (str(first),)), Job("b", fail_after, (str(first),)), Job("c", stay, (str(last),))]
     with pytest.raises(ValueError, match="what is wrong"):
         run_all(jobs, workers=2)
     assert first.exists()

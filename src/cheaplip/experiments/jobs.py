@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
+from types import FrameType
 from typing import Any, final
 
 LOOK = 0.5  # seconds from one look at the jobs to the next
+GRACE = 5.0  # seconds that a stopped job has to clean up
 
 
 @final
@@ -73,7 +76,7 @@ def run_all(jobs: Sequence[Job], workers: int | None = None, *, title: str = "",
     with _bar(title, sum(job.units for job in jobs), progress) as show:
         pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(stop,))
         try:
-            futures = [pool.submit(job.call, *job.arguments) for job in jobs]
+            futures = [pool.submit(_perform, job.call, job.arguments) for job in jobs]
             _watch(jobs, futures, show)
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
@@ -104,21 +107,36 @@ def _watch(jobs: Sequence[Job], futures: Sequence[Future[Any]], show: Callable[[
 
 def _begin(stop: Event) -> None:
     """Prepare a process: one thread, deaf to Ctrl-C (its parent hears it), and gone when its parent is."""
-    import signal
-
     import torch
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         while not stop.wait(LOOK):
             if parent is not None and not parent.is_alive():
                 break
+        os.kill(os.getpid(), signal.SIGTERM)  # unwinds the job, so that it leaves no temporary file
+        time.sleep(GRACE)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+_LEAVING = threading.Event()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    _LEAVING.set()
+    raise SystemExit(1)
+
+
+def _perform(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    if _LEAVING.is_set():  # the pool had handed out one job more
+        os._exit(1)
+    return call(*arguments)
 
 
 @contextmanager
