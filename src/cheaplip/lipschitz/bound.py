@@ -34,3 +34,26 @@ class Bound:
     def __float__(self) -> float:
         """Return the value."""
         return self.value
+
+
+@final
+@dataclass(frozen=True)
+class Interval:
+    """What is known about a Lipschitz constant: it lies between two numbers.
+
+    Args:
+        lower: the lower bound, in output norm per input norm; 0 or more.
+        upper: the upper bound, at least ``lower``; inf where a product is beyond the range of floats.
+        pair: the pair ``(u, v)`` whose difference quotient attains the lower bound, ``(*input)`` each.
+        method: how the lower and the upper bound were found.
+
+    Example:
+        >>> import torch
+        >>> Interval(1.0, 2.0, (torch.zeros(1), torch.ones(1)), "pairs (ascent); layer product")
+        Interval(lower=1.0, upper=2.0, method='pairs (ascent); layer product')
+    """
+
+    lower: float
+    upper: float
+    pair: tuple[Tensor, Tensor] = field(repr=False, compare=False)
+    method: str
