@@ -126,6 +126,10 @@ def animate(frames: Sequence[Image.Image], path: Path, *, seconds: float = 0.1, 
         strip.paste(image, (0, k * image.height))
     palette = strip.quantize(256, dither=Image.Dither.NONE)
     flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in frames]
+    for image in flat:  # quantisation makes white a little grey
+        colours = image.getpalette() or []
+        triples = (colours[k : k + 3] for k in range(0, len(colours), 3))
+        image.putpalette([part for triple in triples for part in ([255] * 3 if min(triple) >= 250 else triple)])
     durations = [round(1000 * seconds)] * (len(flat) - 1) + [round(1000 * last)]
     with whole(path) as temporary:
         flat[0].save(temporary, format="GIF", save_all=True, append_images=flat[1:], duration=durations, loop=0)

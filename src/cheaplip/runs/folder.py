@@ -63,6 +63,19 @@ def finished(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (CONFIG, METRICS, WEIGHTS, RESULT))
 
 
+def epochs_done(folder: str | Path) -> int:
+    """Count the epochs that a run has finished, while it trains or afterwards; 0 where there is none.
+
+    Example:
+        >>> epochs_done("runs/none")
+        0
+    """
+    try:
+        return max(0, (Path(folder) / METRICS).read_text(encoding="utf-8").count("\n") - 1)
+    except OSError:
+        return 0
+
+
 def occupied(folder: Path) -> list[str]:
     """Return the files of a run that a folder holds."""
     return [name for name in (CONFIG, checkpoint.FILE, METRICS, WEIGHTS, RESULT) if (folder / name).exists()]

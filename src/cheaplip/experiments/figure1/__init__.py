@@ -6,8 +6,8 @@ in the data's box and without. The first one is shown, since its images remain i
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from cheaplip.experiments.figure1.search import WAYS, Climb, candidates, class_n
 from cheaplip.experiments.figure1.words import described, outcome, searched
 from cheaplip.experiments.jobs import Job, run_all
 from cheaplip.experiments.outcome import Outcome, claim, has_only, read_json, write_json
-from cheaplip.runs import finished, load, read_config, read_result, train
+from cheaplip.runs import epochs_done, finished, load, read_config, read_result, train
 from cheaplip.settings import ReproduceSettings, TrainSettings
 
 __all__ = ["Climb", "candidates", "class_names", "climb", "run"]
 
 # What is trained on a data set: the network (None for the package's own choice) and how long.
 TRAINED: dict[str, tuple[str | None, int]] = {"fashion-mnist": ("cnn", 3), "mnist": (None, 10), "digits": (None, 40)}
-TARGET = 0.9
+TARGET = 0.85  # reached in a few epochs, so that λ acts
 JSON, FILES = "figure1.json", ("figure1.png", "figure1.svg", "figure1.gif", "figure1.json")
 
 
@@ -88,25 +88,13 @@ def _trained(settings: ReproduceSettings, folder: Path, progress: bool) -> Path:
     )
     if finished(folder / "run"):
         return train(chosen, progress=False)  # which sees that it is the same, and is done
-    done = _epochs_done(folder / "run" / "checkpoint.pt")
-    run_all([Job("CLIP", _train, (chosen,), units=epochs, done=done)], title=f"training on {data}", progress=progress)
+    job = Job("CLIP", _train, (chosen,), units=epochs, done=functools.partial(epochs_done, folder / "run"))
+    run_all([job], title=f"training on {data}", progress=progress)
     return folder / "run"
 
 
 def _train(settings: TrainSettings) -> Path:
     return train(settings, progress=False)
-
-
-def _epochs_done(checkpoint: Path) -> Callable[[], float]:
-    """Count how often a checkpoint was seen to be renewed: it is, after each epoch."""
-    seen: set[int] = set()
-
-    def done() -> float:
-        if checkpoint.exists():
-            seen.add(checkpoint.stat().st_mtime_ns)
-        return float(len(seen))
-
-    return done
 
 
 def _check_run(network: Path) -> None:

@@ -14,7 +14,7 @@ from cheaplip.experiments.table1.cells import remarks, row_of
 from cheaplip.experiments.table1.layout import HEADS, by_data, caption, comma_separated, latex, markdown, texts
 from cheaplip.experiments.table1.picture import draw
 from cheaplip.experiments.table1.plan import COSTS, MODELS, Row, rows_of
-from cheaplip.experiments.table1.work import epochs_done, finished, train_and_attack
+from cheaplip.experiments.table1.work import finished, train_and_attack
 from cheaplip.settings import ReproduceSettings, TrainSettings
 
 __all__ = ["run"]
@@ -64,7 +64,7 @@ def _job(row: Row, chosen: TrainSettings, seed: int, limit: int) -> Job:
     own, cost = Path(chosen.out or ""), COSTS[row.method]
 
     def done() -> float:
-        return cost * epochs_done(own)
+        return cost * runs.epochs_done(own)
 
     # The attacks in the end take about as long as a fifth of training.
     units = 1.2 * cost * chosen.epochs

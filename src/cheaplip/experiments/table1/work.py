@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from cheaplip import runs
@@ -62,11 +61,3 @@ def missing(result: dict[str, Any], limit: int) -> Iterator[tuple[str, list[floa
                 yield name, None
         elif rest := [eps for eps in radii if (name, eps) not in known]:
             yield name, rest
-
-
-def epochs_done(folder: Path) -> int:
-    """Return how many epochs a run folder tells of, for a progress bar."""
-    try:
-        return max(0, (folder / "metrics.csv").read_text(encoding="utf-8").count("\n") - 1)
-    except OSError:
-        return 0
