@@ -27,8 +27,7 @@ from cheaplip.report.reading import Run, read_runs
 from cheaplip.report.views import Pictures, View, view_of
 from cheaplip.report.waiting import Waiting
 from cheaplip.report.words import number
-from cheaplip.runs import load
-from cheaplip.runs.parts import device_of
+from cheaplip.runs import device_of, load
 
 # Data, updates of the pairs, examples, curves.
 PIECES = 1 + steepest.UPDATES + 1 + 1 + 1

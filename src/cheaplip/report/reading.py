@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, final
 
 from cheaplip import runs
-from cheaplip.runs.folder import Config
 from cheaplip.settings import TrainSettings
 from cheaplip.training import History
 
@@ -32,7 +31,7 @@ class Run:
     folder: Path
     name: str
     key: str
-    config: Config
+    config: runs.Config
     result: dict[str, Any]
     history: History
 

@@ -11,7 +11,7 @@ from cheaplip.drawing import save
 from cheaplip.experiments.jobs import Job, run_all
 from cheaplip.experiments.outcome import Outcome, claim, has_only, write_json, write_text
 from cheaplip.experiments.table1.cells import remarks, row_of
-from cheaplip.experiments.table1.layout import HEADS, by_data, caption, comma_separated, latex, markdown, texts
+from cheaplip.experiments.table1.layout import by_data, caption, comma_separated, heads, latex, markdown, texts
 from cheaplip.experiments.table1.picture import draw
 from cheaplip.experiments.table1.plan import COSTS, MODELS, Row, rows_of
 from cheaplip.experiments.table1.work import finished, train_and_attack
@@ -95,7 +95,7 @@ def tell(folder: Path) -> Outcome:
     ]
     title = "; ".join(caption(group) for group in by_data(found))
     lines = [(row["data"], *texts(row)) for row in found]
-    return Outcome(title, ("data", *HEADS), lines, said, files)
+    return Outcome(title, ("data", *heads(found)), lines, said, files)
 
 
 def _finished(row: Row, folder: Path) -> Any:

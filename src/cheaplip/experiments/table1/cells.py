@@ -8,28 +8,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cheaplip.evaluation import wilson
-from cheaplip.experiments.table1.plan import Row
+from cheaplip.experiments.table1.plan import NAMES, RADII, Row, columns_of
 from cheaplip.experiments.table1.published import published
 
 # A target is reached where the final training accuracy is this close to it.
 REACHED = 0.01
 # A test accuracy is as the training accuracy said if it is at most this much below.
 GENERALISED = 0.01
-COLUMNS = ("train", "clean", "noise", "pgd-paper", "weight", "pgd@1", "pgd@1.5", "pgd@2", "lower", "upper")
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, float]:
     """Return the figures of one run by column; a column is absent where the run does not have it.
 
     Example:
-        >>> figures({"accuracy": {"train": 0.9}, "lipschitz": {"lower": 2.0}})
+        >>> figures({"data": "mnist", "accuracy": {"train": 0.9}, "lipschitz": {"lower": 2.0}})
         {'train': 0.9, 'lower': 2.0}
     """
     attacked = {_column(entry): entry["accuracy"] for entry in result.get("robust", [])}
     found = {**result.get("accuracy", {}), **attacked, **result.get("lipschitz", {})}
     if result.get("penalty") != "none":
         found["weight"] = result.get("weight")
-    return {name: found[name] for name in COLUMNS if found.get(name) is not None}
+    return {name: found[name] for name in columns_of(result["data"]) if found.get(name) is not None}
 
 
 def _column(entry: Mapping[str, Any]) -> str:
@@ -47,7 +46,7 @@ def row_of(row: Row, results: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
     by_seed = {seed: figures(result) for seed, result in sorted(results.items())}
     told = published(row.data, row.method, row.target)
     cells = {}
-    for name in COLUMNS:
+    for name in columns_of(row.data):
         values = [found[name] for found in by_seed.values() if name in found]
         if values:
             cells[name] = _cell(values) | ({"published": told[name]} if name in told else {})
@@ -77,16 +76,16 @@ def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what has to be said about the rows: targets, generalisation, the paper, and CLIP against the others."""
     said = []
     for row in rows:
-        name = Row(row["data"], row["method"], row.get("target")).title
+        name = f"{NAMES[row['data']]}, {Row(row['data'], row['method'], row.get('target')).title}"
         cells = row["cells"]
         if row.get("reached") is False:
-            said.append(f"{row['data']}, {name}: the target was NOT reached; train {_percent(cells['train']['mean'])}")
+            said.append(f"{name}: the target was NOT reached; train {_percent(cells['train']['mean'])}")
         gap = cells["train"]["mean"] - cells["clean"]["mean"]
         if gap > GENERALISED:
-            said.append(f"{row['data']}, {name}: test accuracy is {100 * gap:.1f} points below training accuracy")
+            said.append(f"{name}: test accuracy is {100 * gap:.1f} points below training accuracy")
         attacked = cells.get("pgd-paper", {})
-        if row["method"] == "clip" and attacked.get("mean", 1.0) <= attacked.get("published", 0.0):
-            said.append(f"{row['data']}, {name}: PGD (13) is NOT above the paper's")
+        if row["method"] == "clip" and attacked.get("mean", 1.0) <= attacked.get("published", -1.0):
+            said.append(f"{name}: PGD (13) is NOT above the paper's")
     return [*said, *_against(rows)]
 
 
@@ -96,12 +95,14 @@ def _against(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for clip in (row for row in rows if row["method"] == "clip"):
         others = [row for row in rows if row["data"] == clip["data"] and row["method"] in ("standard", "weight")]
         for other in (row for row in others if row.get("target") in (None, clip["target"])):
-            apart = [eps for eps in ("1", "1.5", "2") if _above(clip, other, f"pgd@{eps}")]
-            if len(apart) < 3:
+            radii = [f"{eps:g}" for eps in RADII[clip["data"]]]
+            apart = [eps for eps in radii if _above(clip, other, f"pgd@{eps}")]
+            where = f"only at ε = {', '.join(apart)}" if apart else f"at none of ε = {', '.join(radii)}"
+            if len(apart) < len(radii):
                 name = Row(other["data"], other["method"], other.get("target")).title
                 said.append(
-                    f"{clip['data']}, CLIP at {100 * clip['target']:.0f} % is above {name} under strong PGD, intervals "
-                    f"apart, at ε = {', '.join(apart) or 'none of 1, 1.5, 2'} only"
+                    f"{NAMES[clip['data']]}, CLIP at {100 * clip['target']:.0f} % is above {name} under strong PGD, "
+                    f"intervals apart, {where}"
                 )
     return said
 

@@ -7,17 +7,28 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cheaplip.experiments.table1.cells import COLUMNS, interval
-from cheaplip.experiments.table1.plan import Row
+from cheaplip.experiments.table1.cells import interval
+from cheaplip.experiments.table1.plan import NAMES, RADII, Row, columns_of
+from cheaplip.experiments.table1.published import COLUMNS
 
-HEADS = ("", "train", "test", "noise", "PGD (13)", "μ or λ", "PGD ε = 1", "ε = 1.5", "ε = 2", "Lip")
 NOTE = (
     "Accuracies in percent; in brackets what the paper's Table 1 says. Noise: Gaussian, σ = 1, not clamped, all test "
-    "images. PGD (13): the paper's attack, ε = 2, α = 0.25, 100 sign steps, no box, weak. PGD: L2, 100 steps, cosine "
-    "step, worst of cross-entropy and margin loss, 1 restart, in the box. Lip: a lower bound (search) and, where there "
-    "is one, a proven upper bound (layer product), both over all space."
+    "images. PGD (13): the paper's attack, ε = 2 (digits 0.5), α = 0.25, 100 sign steps, no box, weak. PGD: L2, 100 "
+    "steps, cosine step, worst of cross-entropy and margin loss, 1 restart, in the box. Lip: a lower bound (search) "
+    "and, where there is one, a proven upper bound (layer product), both over all space."
 )
-_ACCURACIES = tuple(name for name in COLUMNS if name not in ("weight", "lower", "upper"))
+
+
+def heads(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return what stands above the cells; data sets differ in radii.
+
+    Example:
+        >>> heads([{"data": "mnist"}, {"data": "digits"}])[6:9]
+        ('PGD ε = 1 or 0.25', 'ε = 1.5 or 0.5', 'ε = 2 or 0.75')
+    """
+    radii = zip(*dict.fromkeys(RADII[row["data"]] for row in rows), strict=True)
+    first, *others = (f"ε = {' or '.join(f'{eps:g}' for eps in choices)}" for choices in radii)
+    return ("", "train", "test", "noise", "PGD (13)", "μ or λ", f"PGD {first}", *others, "Lip")
 
 
 def texts(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -28,7 +39,7 @@ def texts(row: Mapping[str, Any]) -> tuple[str, ...]:
         title += " (not reached)"
     shown = [_accuracy(cells.get(name)) for name in ("train", "clean", "noise", "pgd-paper")]
     shown.append(_number(cells.get("weight"), Row(row["data"], row["method"]).symbol))
-    shown += [_accuracy(cells.get(f"pgd@{eps}")) for eps in ("1", "1.5", "2")]
+    shown += [_accuracy(cells.get(f"pgd@{eps:g}")) for eps in RADII[row["data"]]]
     return (title, *shown, _lipschitz(cells))
 
 
@@ -61,7 +72,7 @@ def caption(rows: Sequence[Mapping[str, Any]]) -> str:
     seeds = sorted({len(row["seeds"]) for row in rows})
     images = sorted({count for row in rows for name, count in row["images"].items() if name != "noise"})
     return (
-        f"{first['data']}, {first['model']}, {first['epochs']} epochs, "
+        f"{NAMES[first['data']]}, {first['model']}, {first['epochs']} epochs, "
         f"{' to '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}"
         + (", mean ± standard deviation" if seeds != [1] else "")
         + (f"; attacks on the first {' or '.join(map(str, images))} test images" if images else "")
@@ -77,7 +88,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], remarks: Sequence[str]) -> str:
     """Return the tables of all data sets, and what has to be said about them."""
     parts = ["# Table 1", NOTE]
     for group in by_data(rows):
-        lines = [HEADS, ("---",) * len(HEADS), *map(texts, group)]
+        lines = [heads(group), ("---",) * len(heads(group)), *map(texts, group)]
         parts += [f"**{caption(group)}**", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     parts += ["\n".join(f"- {remark}" for remark in remarks)] if remarks else []
     return "\n\n".join(parts) + "\n"
@@ -93,9 +104,9 @@ def latex(rows: Sequence[Mapping[str, Any]]) -> str:
                 [
                     r"\begin{table}",
                     f"\\caption{{{_escaped(caption(group))}. {_escaped(NOTE)}}}",
-                    r"\begin{tabular}{l" + "r" * (len(HEADS) - 1) + "}",
+                    r"\begin{tabular}{l" + "r" * (len(heads(group)) - 1) + "}",
                     r"\toprule",
-                    " & ".join(map(_escaped, HEADS)) + r" \\",
+                    " & ".join(map(_escaped, heads(group))) + r" \\",
                     r"\midrule",
                     *body,
                     r"\bottomrule",
@@ -121,9 +132,9 @@ def _escaped(text: str) -> str:
 def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return one line a row, for a spreadsheet: means, standard deviations, intervals and the paper's values."""
     names = ["data", "method", "target", "reached", "model", "epochs", "seeds"]
-    for name in COLUMNS:
-        names += [name, f"{name} std", *((f"{name} low", f"{name} high") if name in _ACCURACIES[2:] else ())]
-        names += [f"{name} published"] if name in (*_ACCURACIES[:4], "weight") else []
+    for name in dict.fromkeys(name for row in rows for name in columns_of(row["data"])):
+        names += [name, f"{name} std", *((f"{name} low", f"{name} high") if _attacked(name) else ())]
+        names += [f"{name} published"] if name in COLUMNS else []
     file = io.StringIO()
     writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
@@ -132,7 +143,11 @@ def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
         for name, cell in row["cells"].items():
             line[name] = cell["mean"]
             line |= {f"{name} {key}": cell[key] for key in ("std", "published") if key in cell}
-            if name in _ACCURACIES[2:]:
+            if _attacked(name):
                 line[f"{name} low"], line[f"{name} high"] = interval(row, name)
         writer.writerow(line)
     return file.getvalue()
+
+
+def _attacked(column: str) -> bool:
+    return column.startswith(("noise", "pgd"))

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from cheaplip.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, styled
 from cheaplip.experiments.table1.cells import interval
 from cheaplip.experiments.table1.layout import by_data
-from cheaplip.experiments.table1.plan import TARGETS, Row
+from cheaplip.experiments.table1.plan import NAMES, RADII, TARGETS, Row
 
-_RADII = (("clean", 0.0), ("pgd@1", 1.0), ("pgd@1.5", 1.5), ("pgd@2", 2.0))
 _LOOKS = {
     "standard": (BLACK, "o", "-"),
     "weight": (ORANGE, "s", "--"),
@@ -33,14 +32,15 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
     groups = by_data(rows)
     with styled():
         figure = Figure(figsize=(11, 0.6 + 3.5 * len(groups)))
-        grid = figure.subplots(len(groups), len(TARGETS), sharex=True, sharey=True, squeeze=False)
+        grid = figure.subplots(len(groups), len(TARGETS), sharex="row", sharey=True, squeeze=False)
         for line, group in zip(grid, groups, strict=True):
             for axes, target in zip(line, TARGETS, strict=True):
                 for row in group:
                     if row.get("target") in (None, target):
                         _curve(axes, row)
-                axes.set_title(f"{group[0]['data']}, target {100 * target:.0f} %")
-                axes.set(ylim=(0, 101), xlim=(-0.03, 2.03), xticks=[radius for _, radius in _RADII])
+                axes.set_title(f"{NAMES[group[0]['data']]}, target {100 * target:.0f} %")
+                radii = RADII[group[0]["data"]]
+                axes.set(ylim=(0, 101), xlim=(-0.015 * radii[-1], 1.015 * radii[-1]), xticks=(0.0, *radii))
             line[0].set_ylabel("test accuracy in %")
         for axes in grid[-1]:
             axes.set_xlabel("radius ε of strong L2 PGD")
@@ -50,12 +50,20 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
-    points = [(name, radius) for name, radius in _RADII if name in row["cells"]]
+    radii = {"clean": 0.0, **{f"pgd@{eps:g}": eps for eps in RADII[row["data"]]}}
+    points = [(name, radius) for name, radius in radii.items() if name in row["cells"]]
     colour, marker, dashes = _LOOKS[row["method"]]
-    radii = [radius for _, radius in points]
     shares = [100 * row["cells"][name]["mean"] for name, _ in points]
     label = Row(row["data"], row["method"]).title
-    axes.plot(radii, shares, marker=marker, linestyle=dashes, color=colour, label=label, markersize=5)
+    axes.plot(
+        [radius for _, radius in points],
+        shares,
+        marker=marker,
+        linestyle=dashes,
+        color=colour,
+        label=label,
+        markersize=5,
+    )
     attacked = [(name, radius) for name, radius in points if name in row["images"]]
     ends = [interval(row, name) for name, _ in attacked]
     axes.fill_between(

@@ -5,7 +5,7 @@ Reference: Bungert et al. 2021, Table 1. Weight is μ for weight regularisation,
 
 from __future__ import annotations
 
-_COLUMNS = ("train", "clean", "noise", "pgd-paper", "weight")
+COLUMNS = ("train", "clean", "noise", "pgd-paper", "weight")
 _TABLE: dict[tuple[str, str, float | None], tuple[float, ...]] = {
     ("mnist", "standard", None): (95.6, 89.8, 71.8, 25.3),
     ("mnist", "weight", 0.95): (93.1, 89.0, 71.4, 25.4, 0.0003),
@@ -36,5 +36,5 @@ def published(data: str, method: str, target: float | None) -> dict[str, float]:
         >>> published("mnist", "clip", 0.85)["pgd-paper"]
         0.377
     """
-    found = dict(zip(_COLUMNS, _TABLE.get((data, method, target), ()), strict=False))
+    found = dict(zip(COLUMNS, _TABLE.get((data, method, target), ()), strict=False))
     return {name: value if name == "weight" else round(value / 100, 3) for name, value in found.items()}

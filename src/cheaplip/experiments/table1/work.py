@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cheaplip import runs
-from cheaplip.experiments.table1.plan import ATTACKS
+from cheaplip.experiments.table1.plan import attacks_of
 from cheaplip.settings import TrainSettings
 
 
@@ -49,13 +49,13 @@ def missing(result: dict[str, Any], limit: int) -> Iterator[tuple[str, list[floa
 
     Example:
         >>> entry = {"attack": "pgd", "eps": 1.0, "images": 100, "accuracy": 0.5}
-        >>> list(missing({"robust": [entry]}, limit=100))
+        >>> list(missing({"data": "mnist", "robust": [entry]}, limit=100))
         [('noise', None), ('pgd-paper', [2.0]), ('pgd', [1.5, 2.0])]
     """
     entries = result.get("robust", [])
     known = {(entry["attack"], entry.get("eps")) for entry in entries if entry["images"] == limit}
     known |= {(entry["attack"], None) for entry in entries if entry["attack"] == "noise"}
-    for name, radii in ATTACKS:
+    for name, radii in attacks_of(result["data"]).items():
         if radii is None:
             if (name, None) not in known:
                 yield name, None
