@@ -103,12 +103,14 @@ def test_json_has_the_documented_keys(outcome: Outcome) -> None:
         assert cells == ["lip", "lower", "risk", "error", "objective", *compared]
         assert set(cells) <= set(found["meanings"])
         assert result["lower"]["mean"] <= result["lip"]["mean"] * (1 + 1e-4)
-    assert {check["what"] for check in found["checks"]} == {
+    assert {check["name"] for check in found["checks"]} == {
         "risk does not fall",
         "Lip does not rise",
         "objective is close to the least possible",
     }
-    assert set(found["checks"][0]) == {"output", "seed", "what", "weights", "value", "limit", "held"}
+    assert set(found["checks"][0]) == {
+        *("output", "seed", "name", "proposition", "weights", "value", "tolerance", "holds")
+    }
 
 
 def test_table_has_a_row_for_each_output_and_weight(outcome: Outcome) -> None:
@@ -172,18 +174,18 @@ def test_half_written_run_is_trained_again_to_the_same_bits(folder: Path) -> Non
 )
 def test_run_that_is_not_whole_does_not_count_as_finished(folder: Path, change: Callable[[Any], None]) -> None:
     path = folder / RUNS[0]
-    assert training.finished(path, "sigmoid", 0, 1) is not None
+    assert training.staged(folder, "sigmoid", 0, 1).read() is not None
     alter(path, change)
-    assert training.finished(path, "sigmoid", 0, 1) is None
+    assert training.staged(folder, "sigmoid", 0, 1).read() is None
 
 
 def test_bar_counts_the_weights_that_a_run_has_done(folder: Path) -> None:
-    path = folder / RUNS[0]
-    assert training.stages_done(path) == 4
+    path, run = folder / RUNS[0], training.staged(folder, "sigmoid", 0, 1)
+    assert run.done() == 4
     alter(path, lambda run: run["stages"].pop())
-    assert training.stages_done(path) == 3
+    assert run.done() == 3
     path.write_text("{", encoding="utf-8")
-    assert training.stages_done(path) == 0
+    assert run.done() == 0
 
 
 def test_more_seeds_train_only_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +194,8 @@ def test_more_seeds_train_only_what_is_missing(folder: Path, monkeypatch: pytest
     def plant(jobs: Sequence[Job], *_: Any, **__: Any) -> None:
         planned.extend(jobs)
         for job in jobs:
-            output, seed, _, path = job.arguments
+            _, output, seed, _ = job.arguments
+            path = folder / f"runs/{output}-seed-{seed}.json"
             shutil.copy(folder / f"runs/{output}-seed-0.json", path)
             assert seed == 1
             alter(path, lambda run: run.update(seed=1))
@@ -210,10 +213,10 @@ def test_more_seeds_train_only_what_is_missing(folder: Path, monkeypatch: pytest
 def test_violated_check_is_stored_and_said(folder: Path) -> None:
     alter(folder / RUNS[1], lambda run: run["stages"][1].update(risk=0.0, lip=99.0))
     outcome = draw(folder)
-    violated = [check for check in read(folder / "figure2.json")["checks"] if not check["held"]]
-    assert ("linear", "risk does not fall", [1.0, 10.0]) in [(c["output"], c["what"], c["weights"]) for c in violated]
+    violated = [check for check in read(folder / "figure2.json")["checks"] if not check["holds"]]
+    assert ("linear", "risk does not fall", [1.0, 10.0]) in [(c["output"], c["name"], c["weights"]) for c in violated]
     for what in ("risk does not fall", "Lip does not rise"):
-        said = f"VIOLATED, linear output, seed 0, λ = 1 to 10: {what}"
+        said = f"VIOLATED, linear output, seed 0, λ = 1 to 10, Proposition 2: {what}"
         assert any(remark.startswith(said) for remark in outcome.remarks)
 
 
@@ -245,11 +248,10 @@ def test_folder_of_other_epochs_is_refused_and_left_alone(folder: Path) -> None:
 def test_jobs_can_be_sent_to_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[Job] = []
     monkeypatch.setattr(figure2, "run_all", lambda jobs, *_, **__: planned.extend(jobs))
-    with pytest.raises(ValueError, match="was altered while figure2 ran: give the command again"):
+    with pytest.raises(ValueError, match="was altered while the experiment ran: give the command again"):
         draw(tmp_path / "new")  # nothing was trained
     assert [pickle.loads(pickle.dumps((job.call, job.arguments))) for job in planned] == [
-        (training.train, (output, 0, 1, tmp_path / "new" / name))
-        for output, name in zip(("sigmoid", "linear"), RUNS, strict=True)
+        (training.train, (tmp_path / "new", output, 0, 1)) for output in ("sigmoid", "linear")
     ]
 
 
@@ -259,10 +261,10 @@ def path_of(*stages: tuple[float, float, float]) -> list[dict[str, float]]:
 
 def test_checks_hold_where_risk_grows_and_lip_falls() -> None:
     found = checks(path_of((0.0, 9.0, 0.0), (10.0, 3.0, 0.1), (1.0, 2.0, 1.0), (1e-10, 1.0, 2.0)))
-    assert all(check["held"] for check in found)
-    assert [(check["what"], check["weights"]) for check in found] == [
+    assert all(check.holds for check in found)
+    assert [(check.name, check.weights) for check in found] == [
         (what, weights)
-        for weights in ([1e-10, 1.0], [1.0, 10.0])
+        for weights in ((1e-10, 1.0), (1.0, 10.0))
         for what in ("risk does not fall", "Lip does not rise")
     ]
 
@@ -270,16 +272,16 @@ def test_checks_hold_where_risk_grows_and_lip_falls() -> None:
 @pytest.mark.parametrize(("part", "held"), [(0.009, True), (0.011, False)], ids=["within", "beyond"])
 def test_checks_allow_one_percent_against_the_theory_and_no_more(part: float, held: bool) -> None:
     found = checks(path_of((1.0, 2.0, 0.5), (10.0, 2.0 * (1 - part), 0.5 * (1 + part))))
-    assert [check["held"] for check in found] == [held, held]
-    assert [check["value"] for check in found] == pytest.approx([2.0 * part, 0.5 * part])
-    assert [check["limit"] for check in found] == pytest.approx([0.02, 0.005])
+    assert [check.holds for check in found] == [held, held]
+    assert [check.value for check in found] == pytest.approx([2.0 * part, 0.5 * part])
+    assert [check.tolerance for check in found] == pytest.approx([0.02, 0.005])
 
 
 @pytest.mark.parametrize(("objective", "held"), [(1.14, True), (1.16, False)])
 def test_check_of_the_objective_tells_how_far_above_the_least_it_is(objective: float, held: bool) -> None:
     (found,) = checks([{"weight": 1.0, "risk": 0.1, "lip": 1.0, "objective": 2 * objective, "least": 2.0}])
-    assert found["value"] == pytest.approx(objective - 1)
-    assert found["held"] is held
+    assert found.value == pytest.approx(objective - 1)
+    assert found.holds is held
 
 
 def test_least_objective_is_that_of_a_search_over_all_values() -> None:

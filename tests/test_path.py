@@ -19,9 +19,10 @@ from torch import nn
 import cheaplip as cl
 from cheaplip.experiments import Outcome, path, reproduce
 from cheaplip.experiments.jobs import Job
-from cheaplip.experiments.path.checks import Check, check
+from cheaplip.experiments.path.checks import check
 from cheaplip.experiments.path.exact import X, Y, best, constant_from, largest_slope, pieces, steepest
 from cheaplip.experiments.path.training import DIRECTIONS, WEIGHTS, measured, network
+from cheaplip.experiments.propositions import Check
 from cheaplip.settings import ReproduceSettings
 
 STEPS = 3
@@ -55,7 +56,7 @@ def test_run_leaves_pictures_and_every_point_and_check(done: tuple[Path, Outcome
         for point in found["points"]:
             assert set(point) == {"weight", "risk", "lipschitz", "penalty", "distance", "least"}
             assert point["risk"] + point["weight"] * point["lipschitz"] >= point["least"] * (1 - 1e-9)
-    keys = {"seed", "direction", "name", "proposition", "value", "tolerance", "holds"}
+    keys = {"seed", "direction", "name", "proposition", "value", "tolerance", "weights", "holds"}
     assert all(set(found) == keys for found in content["checks"])
     assert {found["proposition"] for found in content["checks"]} == {"premise", "2", "3", "4, Remark 2"}
     assert len(content["checks"]) == 12
@@ -79,7 +80,7 @@ def test_finished_runs_are_kept_and_others_begun_again_with_the_same_bits(
     growing, falling = (folder / "runs" / f"{direction}-seed-0.json" for direction in DIRECTIONS)
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in outcome.files}
     half = json.loads(falling.read_text("utf-8"))
-    del half["points"][5:]
+    del half["stages"][5:]
     falling.write_text(json.dumps(half), "utf-8")
     again = miniature(folder, monkeypatch)
     assert growing.stat().st_mtime_ns == before[growing][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -133,3 +134,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold values by name: remove it, or choose another folder by --out")
     return content
+
+
+def cell(values: Sequence[float]) -> dict[str, Any]:
+    """Return what a file tells of a number over seeds: mean, standard deviation (of two or more) and all values.
+
+    Example:
+        >>> cell([1.0, 3.0])
+        {'mean': 2.0, 'std': 1.4142135623730951, 'values': [1.0, 3.0]}
+    """
+    spread = {"std": statistics.stdev(values)} if len(values) > 1 else {}
+    return {"mean": statistics.fmean(values), **spread, "values": list(values)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from cheaplip.experiments.figure2.training import (
     OUTPUTS,
     WEIGHTS,
     conditions,
-    finished,
-    stages_done,
+    staged,
     train,
 )
-from cheaplip.experiments.jobs import Job, run_all
-from cheaplip.experiments.outcome import Outcome, claim, has_only, write_json
+from cheaplip.experiments.jobs import run_all
+from cheaplip.experiments.outcome import Outcome, cell, claim, has_only, write_json
+from cheaplip.experiments.propositions import verdict
 from cheaplip.settings import ReproduceSettings
 
 __all__ = ["run"]
@@ -39,7 +39,7 @@ MEANINGS = {
     "least": "the least objective of all functions, not of networks alone",
     "noise": "mean square of the samples' noise, by seed",
     "constant_from": "the weight from which on a constant has the least objective, by seed",
-    "checks": "value must not pass limit; weights: from which to which; the limits are parts of the values",
+    "checks": "value must not pass tolerance, a part of what is compared; weights: at which, or from which to which",
 }
 # The noise is fitted if less than this part of its mean square is left.
 FITTED = 0.1
@@ -62,44 +62,24 @@ def run(settings: ReproduceSettings, folder: Path, *, progress: bool = False) ->
     epochs = EPOCHS if settings.epochs is None else settings.epochs
     claim(folder, "figure2", {"epochs": epochs})
     plan = [(output, seed, epochs) for seed in range(settings.seeds) for output in OUTPUTS]
-    jobs = [_job(folder, *of) for of in plan if finished(_path(folder, *of[:2]), *of) is None]
+    runs = [staged(folder, *of) for of in plan]
+    jobs = [run.job(train, folder, *of) for run, of in zip(runs, plan, strict=True) if run.read() is None]
     run_all(jobs, settings.jobs, title="figure2", progress=progress)
-    runs = [_kept(folder, *of) for of in plan]
-    return _tell(folder, runs, epochs)
-
-
-def _path(folder: Path, output: str, seed: int) -> Path:
-    return folder / "runs" / f"{output}-seed-{seed}.json"
-
-
-def _job(folder: Path, output: str, seed: int, epochs: int) -> Job:
-    path = _path(folder, output, seed)
-
-    def done() -> float:
-        return stages_done(path)
-
-    return Job(f"{output} output, seed {seed}", train, (output, seed, epochs, path), len(WEIGHTS), done)
-
-
-def _kept(folder: Path, output: str, seed: int, epochs: int) -> dict[str, Any]:
-    path = _path(folder, output, seed)
-    kept = finished(path, output, seed, epochs)
-    if kept is None:
-        raise ValueError(f"{path} was altered while figure2 ran: give the command again")
-    return kept
+    files, found = [run.path for run in runs], [run.kept() for run in runs]
+    outcome = _tell(folder, found, epochs)
+    return replace(outcome, files=[*outcome.files, *files])
 
 
 def _tell(folder: Path, runs: Sequence[Mapping[str, Any]], epochs: int) -> Outcome:
     """Write pictures and numbers, and say what came out."""
     seeds = sorted({kept["seed"] for kept in runs})
     found = [_result(runs, output, k) for output in OUTPUTS for k in range(len(WEIGHTS))]
-    checked = [
-        {"output": kept["output"], "seed": kept["seed"], **check} for kept in runs for check in checks(kept["stages"])
-    ]
+    checked = [(kept["output"], kept["seed"], check) for kept in runs for check in checks(kept["stages"])]
     samples = [regression(seed=seed).train for seed in seeds]
     noise = [float((part.y - (part.x.abs() - 3).clamp_min(0) / 2).double().square().mean()) for part in samples]
     constant = [constant_from(*(t.double().flatten().numpy() for t in (part.x, part.y))) for part in samples]
-    remarks = [*_verdict(checked), *_remarks(found, noise[0], constant[0], len(samples[0].x))]
+    said = verdict((f"{output} output, seed {seed}", check) for output, seed, check in checked)
+    remarks = [*said, *_remarks(found, noise[0], constant[0], len(samples[0].x))]
     content = {
         "figure": "Bungert et al. 2021, section 4.1, Figure 2",
         "networks": OUTPUTS,
@@ -109,7 +89,7 @@ def _tell(folder: Path, runs: Sequence[Mapping[str, Any]], epochs: int) -> Outco
         "noise": noise,
         "constant_from": constant,
         "results": found,
-        "checks": checked,
+        "checks": [{"output": output, "seed": seed, **check.told()} for output, seed, check in checked],
         "remarks": remarks,
     }
     figure = draw([kept for kept in runs if kept["seed"] == 0])
@@ -117,7 +97,6 @@ def _tell(folder: Path, runs: Sequence[Mapping[str, Any]], epochs: int) -> Outco
         save(figure, folder / "figure2.png"),
         save(figure, folder / "figure2.svg"),
         write_json(folder / "figure2.json", content),
-        *(_path(folder, kept["output"], kept["seed"]) for kept in runs),
     ]
     title = f"Figure 2: mlp 1-500-200-100-1, {epochs} epochs for each λ, "
     title += f"{len(seeds)} seeds, mean ± standard deviation" if len(seeds) > 1 else "1 seed"
@@ -128,14 +107,8 @@ def _result(runs: Sequence[Mapping[str, Any]], output: str, k: int) -> dict[str,
     """Return the numbers of one output and λ over the seeds."""
     stages = [kept["stages"][k] for kept in runs if kept["output"] == output]
     names = [name for name in (*NUMBERS, "least") if name in stages[0] and name not in ("weight", "at", "slope")]
-    cells = {name: _cell([stage[name] for stage in stages]) for name in names}
+    cells = {name: cell([stage[name] for stage in stages]) for name in names}
     return {"output": output, "weight": WEIGHTS[k], **cells}
-
-
-def _cell(values: Sequence[float]) -> dict[str, Any]:
-    """Return mean, standard deviation (of two or more) and all values."""
-    spread = {"std": statistics.stdev(values)} if len(values) > 1 else {}
-    return {"mean": statistics.fmean(values), **spread, "values": list(values)}
 
 
 def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
@@ -145,17 +118,6 @@ def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
         for name, n in digits.items()
     )
     return (result["output"], named(result["weight"]), *cells)
-
-
-def _verdict(checked: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name each violated check, and count those that held."""
-    said = [
-        f"VIOLATED, {check['output']} output, seed {check['seed']}, λ = {' to '.join(map(named, check['weights']))}: "
-        f"{check['what']}; {check['value']:.3g}, where at most {check['limit']:.3g} is allowed"
-        for check in checked
-        if not check["held"]
-    ]
-    return [*said, f"{len(checked) - len(said)} of {len(checked)} checks held"]
 
 
 def _remarks(found: Sequence[Mapping[str, Any]], noise: float, constant: float, samples: int) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cheaplip.experiments.propositions import Check
+
 # Along growing λ the risk may fall, and Lip rise, by this part of its value; the propositions speak of global minima.
 TOLERANCE = 0.01
 # Training has come close if the objective is at most this part above the least of all functions; some of these no
@@ -18,44 +20,36 @@ CLOSE = 0.15
 Floats = NDArray[np.float64]
 
 
-def checks(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def checks(stages: Sequence[Mapping[str, Any]]) -> list[Check]:
     """Check the networks of one run: risk and Lip along growing λ, and how close to the least objective they are.
 
     Args:
         stages: for each λ a mapping of ``weight``, ``risk``, ``lip`` and ``objective``, and of ``least`` where it is
             known; λ = 0 is left out, for it is no part of the path.
 
-    Returns:
-        For each check: what should hold, at which λ, the value that was found, the limit it must not pass, and
-        whether it ``held``.
-
     Reference: Bungert et al. 2021, Proposition 2.
 
     Example:
         >>> low = {"weight": 1.0, "risk": 0.1, "lip": 2.0, "objective": 2.1}
         >>> high = {"weight": 10.0, "risk": 0.2, "lip": 3.0, "objective": 30.2}
-        >>> [(check["what"], check["held"]) for check in checks([high, low])]
+        >>> [(check.name, check.holds) for check in checks([high, low])]
         [('risk does not fall', True), ('Lip does not rise', False)]
     """
     found = []
     path = sorted((stage for stage in stages if stage["weight"] > 0), key=_weight)
     for one, next_one in pairwise(path):
-        weights = [one["weight"], next_one["weight"]]
+        weights = (one["weight"], next_one["weight"])
         fall, rise = one["risk"] - next_one["risk"], next_one["lip"] - one["lip"]
-        found.append(_check("risk does not fall", weights, fall, TOLERANCE * one["risk"]))
-        found.append(_check("Lip does not rise", weights, rise, TOLERANCE * one["lip"]))
+        found.append(Check("risk does not fall", "2", fall, TOLERANCE * one["risk"], weights))
+        found.append(Check("Lip does not rise", "2", rise, TOLERANCE * one["lip"], weights))
     for stage in (stage for stage in path if "least" in stage):
         excess = stage["objective"] / stage["least"] - 1
-        found.append(_check("objective is close to the least possible", [stage["weight"]], excess, CLOSE))
+        found.append(Check("objective is close to the least possible", "premise", excess, CLOSE, (stage["weight"],)))
     return found
 
 
 def _weight(stage: Mapping[str, Any]) -> float:
     return float(stage["weight"])
-
-
-def _check(what: str, weights: Sequence[float], value: float, limit: float) -> dict[str, Any]:
-    return {"what": what, "weights": list(weights), "value": value, "limit": limit, "held": bool(value <= limit)}
 
 
 def least(x: Floats, y: Floats, weight: float) -> float:

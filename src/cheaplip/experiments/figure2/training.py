@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import cheaplip as cl
 from cheaplip.data import BatchLoader, Data, regression
 from cheaplip.experiments.figure2.steepness import steepest
 from cheaplip.experiments.figure2.theory import least
-from cheaplip.experiments.outcome import read_json, write_json
+from cheaplip.experiments.stages import Staged
 from cheaplip.models import build
 from cheaplip.pairs import Start
 
@@ -45,25 +43,37 @@ def conditions(epochs: int) -> dict[str, Any]:
     }
 
 
-def train(output: str, seed: int, epochs: int, path: Path) -> None:
+def staged(folder: Path, output: str, seed: int, epochs: int) -> Staged:
+    """Return a run of the experiment in a folder; see :func:`train`."""
+
+    def numbers(weight: float) -> tuple[str, ...]:
+        return (*NUMBERS, "least") if weight >= COMPARED_FROM else NUMBERS
+
+    about = {"output": output, "seed": seed, "conditions": conditions(epochs)}
+    path = folder / "runs" / f"{output}-seed-{seed}.json"
+    return Staged(f"{output} output, seed {seed}", path, about, WEIGHTS, numbers, CURVE)
+
+
+def train(folder: Path, output: str, seed: int, epochs: int) -> None:
     """Train a network at each λ in turn, from where the last one ended, and keep numbers and curves.
 
     Args:
+        folder: of the experiment.
         output: ``sigmoid`` or ``linear``.
         seed: of data, weights, order of samples, and pairs.
         epochs: for each λ.
-        path: the run's file, written after each λ.
 
     Reference: Bungert et al. 2021, Algorithm 2 and section 4.1.
     """
-    path.unlink(missing_ok=True)
+    run = staged(folder, output, seed, epochs)
+    run.path.unlink(missing_ok=True)
     data = regression(seed=seed)
     model = build(OUTPUTS[output], shape=data.shape, classes=None, seed=seed)
-    run: dict[str, Any] = {"output": output, "seed": seed, "conditions": conditions(epochs), "stages": []}
-    for stage, weight in enumerate(WEIGHTS):
-        _train_at(model, data, weight, epochs, seed * len(WEIGHTS) + stage)
-        run["stages"].append(_measured(model, data, weight))
-        write_json(path, run)
+    stages: list[dict[str, Any]] = []
+    for number, weight in enumerate(WEIGHTS):
+        _train_at(model, data, weight, epochs, seed * len(WEIGHTS) + number)
+        stages.append(_measured(model, data, weight))
+        run.write(stages)
 
 
 def _train_at(model: nn.Module, data: Data, weight: float, epochs: int, seed: int) -> None:
@@ -105,36 +115,3 @@ def _measured(model: nn.Module, data: Data, weight: float) -> dict[str, Any]:
     if weight >= COMPARED_FROM:
         stage["least"] = least(x.flatten().numpy(), y.flatten().numpy(), weight)
     return stage | {"curve": curve}
-
-
-def stages_done(path: Path) -> int:
-    """Return for how many λ a run is done by now."""
-    try:
-        return len(read_json(path)["stages"])
-    except (ValueError, KeyError, TypeError):
-        return 0
-
-
-def finished(path: Path, output: str, seed: int, epochs: int) -> dict[str, Any] | None:
-    """Return a run, or None where there is none, or one that is half written, damaged or of other conditions."""
-    try:
-        run = read_json(path)
-    except ValueError:
-        return None
-    expected = {"output": output, "seed": seed, "conditions": conditions(epochs)}
-    stages = run.get("stages")
-    if {name: run.get(name) for name in expected} != expected or not isinstance(stages, list):
-        return None
-    whole = len(stages) == len(WEIGHTS) and all(map(_is_stage, stages, WEIGHTS))
-    return run if whole else None
-
-
-def _is_stage(stage: Any, weight: float) -> bool:
-    if not isinstance(stage, Mapping) or stage.get("weight") != weight:
-        return False
-    curve = stage.get("curve")
-    if not isinstance(curve, list) or len(curve) != CURVE:
-        return False
-    names = (*NUMBERS, *(("least",) if weight >= COMPARED_FROM else ()))
-    numbers = [*curve, *(stage.get(name) for name in names)]
-    return all(isinstance(number, float) and math.isfinite(number) for number in numbers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cheaplip.drawing import save
-from cheaplip.experiments.jobs import Job, run_all
+from cheaplip.experiments.jobs import run_all
 from cheaplip.experiments.outcome import Outcome, claim, has_only, write_json
 from cheaplip.experiments.path.checks import check
 from cheaplip.experiments.path.exact import INTERVAL, X, Y, best, constant_from, largest_slope
@@ -18,10 +19,10 @@ from cheaplip.experiments.path.training import (
     STEPS,
     WEIGHTS,
     conditions,
-    finished,
-    points_done,
+    staged,
     train,
 )
+from cheaplip.experiments.propositions import Check, verdict
 from cheaplip.settings import ReproduceSettings
 
 __all__ = ["run"]
@@ -62,43 +63,24 @@ def run(settings: ReproduceSettings, folder: Path, *, progress: bool = False) ->
     epochs = STEPS if settings.epochs is None else settings.epochs
     claim(folder, "path", {"epochs": epochs})
     plan = [(direction, seed, epochs) for seed in range(settings.seeds) for direction in DIRECTIONS]
-    jobs = [_job(folder, *of) for of in plan if finished(_path(folder, *of[:2]), *of) is None]
+    runs = [staged(folder, *of) for of in plan]
+    jobs = [run.job(train, folder, *of) for run, of in zip(runs, plan, strict=True) if run.read() is None]
     run_all(jobs, settings.jobs, title="path", progress=progress)
-    return _tell(folder, [_kept(folder, *of) for of in plan], epochs)
-
-
-def _path(folder: Path, direction: str, seed: int) -> Path:
-    return folder / "runs" / f"{direction}-seed-{seed}.json"
-
-
-def _job(folder: Path, direction: str, seed: int, epochs: int) -> Job:
-    path = _path(folder, direction, seed)
-
-    def done() -> float:
-        return points_done(path)
-
-    path.unlink(missing_ok=True)  # what was left half done is begun again
-    return Job(f"{direction} λ, seed {seed}", train, (direction, seed, epochs, path), len(WEIGHTS), done)
-
-
-def _kept(folder: Path, direction: str, seed: int, epochs: int) -> dict[str, Any]:
-    path = _path(folder, direction, seed)
-    kept = finished(path, direction, seed, epochs)
-    if kept is None:
-        raise ValueError(f"{path} was altered while path ran: give the command again")
-    return kept
+    files, found = [run.path for run in runs], [run.kept() for run in runs]
+    outcome = _tell(folder, found, epochs)
+    return replace(outcome, files=[*outcome.files, *files])
 
 
 def _tell(folder: Path, runs: Sequence[Mapping[str, Any]], epochs: int) -> Outcome:
     """Write picture and numbers, and say what came out."""
     smallest, constant = largest_slope(X, Y), constant_from(X, Y)
+    spread = float(Y.std())
     checked = [
-        {"seed": kept["seed"], "direction": kept["direction"], **found.told()}
-        for kept in runs
-        for found in check(kept["points"], smallest, float(Y.std()))
+        (kept["seed"], kept["direction"], found) for kept in runs for found in check(kept["stages"], smallest, spread)
     ]
     exact = [(weight, best(X, Y, weight)) for weight in WEIGHTS]
-    remarks = [*_verdict(checked), *_remarks(runs, smallest, constant)]
+    said = verdict((f"seed {seed}, {direction} λ", found) for seed, direction, found in checked)
+    remarks = [*said, *_remarks(runs, smallest, constant)]
     content = {
         "propositions": "Bungert et al. 2021, Propositions 2 to 4 and Remark 2",
         "conditions": conditions(epochs),
@@ -109,10 +91,10 @@ def _tell(folder: Path, runs: Sequence[Mapping[str, Any]], epochs: int) -> Outco
         "constant_from": constant,
         "best": [{"weight": w, "risk": found.risk, "lipschitz": found.lipschitz} for w, found in exact],
         "paths": [
-            {"seed": kept["seed"], "direction": kept["direction"], "points": list(map(_numbers, kept["points"]))}
+            {"seed": kept["seed"], "direction": kept["direction"], "points": list(map(_numbers, kept["stages"]))}
             for kept in runs
         ],
-        "checks": checked,
+        "checks": [{"seed": seed, "direction": direction, **found.told()} for seed, direction, found in checked],
         "remarks": remarks,
     }
     figure = draw([kept for kept in runs if kept["seed"] == 0])
@@ -120,7 +102,6 @@ def _tell(folder: Path, runs: Sequence[Mapping[str, Any]], epochs: int) -> Outco
         save(figure, folder / "path.png"),
         save(figure, folder / "path.svg"),
         write_json(folder / "path.json", content),
-        *(_path(folder, kept["direction"], kept["seed"]) for kept in runs),
     ]
     title = f"The regularisation path: {len(WEIGHTS)} λ from {WEIGHTS[0]:g} to {WEIGHTS[-1]:g}, {epochs} steps for each"
     return Outcome(title, HEADS, _rows(checked), remarks, files)
@@ -130,31 +111,20 @@ def _numbers(point: Mapping[str, Any]) -> dict[str, float]:
     return {name: point[name] for name in NUMBERS}
 
 
-def _rows(checked: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def _rows(checked: Sequence[tuple[int, str, Check]]) -> list[tuple[str, ...]]:
     """Return a row for each seed and check, with both directions."""
-    by = {(found["seed"], found["name"], found["direction"]): found for found in checked}
+    by = {(seed, found.name, direction): found for seed, direction, found in checked}
     rows = []
-    for seed, name in dict.fromkeys((found["seed"], found["name"]) for found in checked):
+    for seed, name in dict.fromkeys((seed, found.name) for seed, _, found in checked):
         both = [by[seed, name, direction] for direction in DIRECTIONS]
-        values = (f"{found['value']:.2e}" for found in both)
-        verdict = "holds" if all(found["holds"] for found in both) else "VIOLATED"
-        rows.append((name, both[0]["proposition"], str(seed), *values, f"{both[0]['tolerance']:g}", verdict))
+        values = (f"{found.value:.2e}" for found in both)
+        words = "holds" if all(found.holds for found in both) else "VIOLATED"
+        rows.append((name, both[0].proposition, str(seed), *values, f"{both[0].tolerance:g}", words))
     return rows
 
 
-def _verdict(checked: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name each violated check, and count those that hold."""
-    said = [
-        f"VIOLATED, seed {found['seed']}, {found['direction']} λ, Proposition {found['proposition']}: {found['name']}; "
-        f"{found['value']:.3g}, where at most {found['tolerance']:g} is allowed"
-        for found in checked
-        if not found["holds"]
-    ]
-    return [*said, f"{len(checked) - len(said)} of {len(checked)} checks hold"]
-
-
 def _remarks(runs: Sequence[Mapping[str, Any]], smallest: float, constant: float) -> list[str]:
-    unseen = max(point["lipschitz"] - point["penalty"] for kept in runs for point in kept["points"])
+    unseen = max(point["lipschitz"] - point["penalty"] for kept in runs for point in kept["stages"])
     return [
         "the propositions speak of global minimisers: each value must stay below its tolerance, the same for all runs",
         f"the flattest fit has Lip {smallest:.4f}, the largest slope between neighbouring points",

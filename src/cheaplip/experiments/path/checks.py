@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, final
 
 import numpy as np
+
+from cheaplip.experiments.propositions import Check
 
 # How far an objective may lie above the least of all functions: a narrow piece of the network that no pair saw in the
 # last steps may be a few percent too steep.
@@ -23,33 +23,6 @@ FALL, RISE = 0.02, 0.02
 FLATTER = 0.03
 # Root mean squares and distances, beside the standard deviation of the labels.
 MISFIT, APART = 0.01, 0.01
-
-
-@final
-@dataclass(frozen=True)
-class Check:
-    """One check of one proposition.
-
-    Args:
-        name: what should hold.
-        proposition: which one says so.
-        value: what was found, 0 or more, where 0 is best.
-        tolerance: the largest value with which it holds.
-    """
-
-    name: str
-    proposition: str
-    value: float
-    tolerance: float
-    holds: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Compare; what is not a number does not hold."""
-        object.__setattr__(self, "holds", bool(self.value <= self.tolerance))
-
-    def told(self) -> dict[str, Any]:
-        """Return all of it by name, for a file."""
-        return asdict(self)
 
 
 def check(points: Sequence[Mapping[str, float]], smallest: float, spread: float) -> list[Check]:

@@ -49,7 +49,7 @@ def _path(axes: Axes, runs: Sequence[Mapping[str, Any]], name: str, exact: Seque
     axes.plot(FINE, exact, color=GREY, linewidth=5, alpha=0.45, label=EXACT, solid_capstyle="round")
     for run in runs:
         colour, marker, line, size = LOOKS[run["direction"]]
-        points = sorted(run["points"], key=_weight)
+        points = sorted(run["stages"], key=_weight)
         axes.plot(
             [point["weight"] for point in points],
             [point[name] for point in points],
@@ -102,7 +102,7 @@ def _functions(axes: Axes, runs: Sequence[Mapping[str, Any]], weight: float) -> 
     axes.plot(x, y, color=GREY, linewidth=5, alpha=0.45, solid_capstyle="round")
     for run in runs:
         colour, _, line, _ = LOOKS[run["direction"]]
-        point = next(point for point in run["points"] if point["weight"] == weight)
+        point = next(point for point in run["stages"] if point["weight"] == weight)
         axes.plot(places(), point["curve"], color=colour, linestyle=line, linewidth=1.4)
     axes.plot(X, Y, "o", color=BLACK, markersize=4, zorder=3)
     axes.set_title(f"λ = {weight:.4g}", fontsize=10)

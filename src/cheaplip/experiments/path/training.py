@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import torch
 from torch import nn
 
 import cheaplip as cl
-from cheaplip.experiments.outcome import read_json, write_json
 from cheaplip.experiments.path.exact import INTERVAL, Floats, X, Y, best, pieces, steepest
+from cheaplip.experiments.stages import Staged
 from cheaplip.models import build
 from cheaplip.pairs import Start
 
@@ -46,27 +44,37 @@ def conditions(epochs: int) -> dict[str, Any]:
     }
 
 
-def train(direction: str, seed: int, epochs: int, path: Path) -> None:
+def staged(folder: Path, direction: str, seed: int, epochs: int) -> Staged:
+    """Return a run of the experiment in a folder; see :func:`train`."""
+    about = {"direction": direction, "seed": seed, "conditions": conditions(epochs)}
+    path = folder / "runs" / f"{direction}-seed-{seed}.json"
+    weights = WEIGHTS if direction == "growing" else WEIGHTS[::-1]
+    return Staged(f"{direction} λ, seed {seed}", path, about, weights, lambda weight: NUMBERS, CURVE)
+
+
+def train(folder: Path, direction: str, seed: int, epochs: int) -> None:
     """Train along growing or falling λ and write what was found, after each λ.
 
     Args:
+        folder: of the experiment.
         direction: ``"growing"`` or ``"falling"``.
         seed: of the network and the pairs.
         epochs: steps for each λ.
-        path: the file to write.
 
     Reference: Bungert et al. 2021, Algorithm 2, here with fixed λ and steps of Adam.
     """
+    run = staged(folder, direction, seed, epochs)
+    run.path.unlink(missing_ok=True)
     net = network(seed)
     start = Start(torch.linspace(*INTERVAL, 2001, dtype=torch.float64).unsqueeze(1), noise=NOISE, seed=seed)
     penalty = cl.LipschitzPenalty(*start.draw(PAIRS), weight=0.0, renew=LIFETIME, box=INTERVAL, min_distance=SMALLEST)
     penalty.pairs.start = start
-    points: list[dict[str, Any]] = []
-    for weight in WEIGHTS if direction == "growing" else WEIGHTS[::-1]:
+    stages: list[dict[str, Any]] = []
+    for weight in run.weights:
         penalty.weight.fill_(weight)
-        _descend(net, penalty, epochs * (FIRST if direction == "growing" and not points else 1))
-        points.append(measured(net, penalty))
-        write_json(path, {"direction": direction, "seed": seed, "conditions": conditions(epochs), "points": points})
+        _descend(net, penalty, epochs * (FIRST if direction == "growing" and not stages else 1))
+        stages.append(measured(net, penalty))
+        run.write(stages)
 
 
 def network(seed: int) -> nn.Sequential:
@@ -120,37 +128,3 @@ def measured(net: nn.Sequential, penalty: cl.LipschitzPenalty) -> dict[str, Any]
 def places() -> Floats:
     """Return the points of the drawn functions."""
     return np.linspace(*INTERVAL, CURVE)
-
-
-def finished(path: Path, direction: str, seed: int, epochs: int) -> dict[str, Any] | None:
-    """Return a run, or None where there is none, or one that is half done, damaged or of other conditions."""
-    try:
-        run = read_json(path)
-    except ValueError:
-        return None
-    expected = {"direction": direction, "seed": seed, "conditions": conditions(epochs)}
-    if {name: run.get(name) for name in expected} != expected:
-        return None
-    points = run.get("points")
-    weights = WEIGHTS if direction == "growing" else WEIGHTS[::-1]
-    whole = isinstance(points, list) and len(points) == len(weights) and all(map(_is_point, points, weights))
-    return run if whole else None
-
-
-def _is_point(point: Any, weight: float) -> bool:
-    if not isinstance(point, Mapping) or point.get("weight") != weight:
-        return False
-    curve = point.get("curve")
-    if not isinstance(curve, list) or len(curve) != CURVE:
-        return False
-    numbers = [*curve, *(point.get(name) for name in NUMBERS)]
-    return all(isinstance(number, float) and math.isfinite(number) for number in numbers)
-
-
-def points_done(path: Path) -> int:
-    """Return for how many λ a run is trained."""
-    try:
-        points = read_json(path).get("points")
-    except ValueError:
-        return 0
-    return len(points) if isinstance(points, list) else 0

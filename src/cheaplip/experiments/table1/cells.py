@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cheaplip.evaluation import wilson
+from cheaplip.experiments.outcome import cell
 from cheaplip.experiments.table1.plan import NAMES, RADII, Row, columns_of
 from cheaplip.experiments.table1.published import published
 
@@ -49,7 +49,7 @@ def row_of(row: Row, results: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
     for name in columns_of(row.data):
         values = [found[name] for found in by_seed.values() if name in found]
         if values:
-            cells[name] = _cell(values) | ({"published": told[name]} if name in told else {})
+            cells[name] = cell(values) | ({"published": told[name]} if name in told else {})
     trained = [found["train"] for found in by_seed.values()]
     first = next(iter(results.values()))
     return {
@@ -62,14 +62,8 @@ def row_of(row: Row, results: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]
         "seeds": list(by_seed),
         "images": {_column(entry): entry["images"] for entry in first.get("robust", [])},
         "cells": cells,
-        "seconds": _cell([sum(result.get("seconds", {}).values()) for result in results.values()]),
+        "seconds": cell([sum(result.get("seconds", {}).values()) for result in results.values()]),
     }
-
-
-def _cell(values: Sequence[float]) -> dict[str, Any]:
-    """Return mean, standard deviation (of two or more) and all values."""
-    spread = {"std": statistics.stdev(values)} if len(values) > 1 else {}
-    return {"mean": statistics.fmean(values), **spread, "values": list(values)}
 
 
 def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
