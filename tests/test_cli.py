@@ -157,7 +157,10 @@ def test_data_fetch_leaves_whole_files_alone(mnist_dir: Path, capsys: pytest.Cap
 BAD = {
     "unknown command": (["trian"], "unknown command 'trian', did you mean 'train'?"),
     "other unknown command": (["evalute", "run"], "unknown command 'evalute', did you mean 'evaluate'?"),
-    "command far from all": (["xyzzy"], "unknown command 'xyzzy', expected one of train, evaluate, data"),
+    "command far from all": (
+        ["xyzzy"],
+        "unknown command 'xyzzy', expected one of train, evaluate, reproduce, report, data",
+    ),
     "config that is a folder": (["train", "--config", "."], "cannot read . (Is a directory): expected a YAML file"),
     "unknown option": (["train", "--targt", "0.9"], "unknown setting 'targt', did you mean 'target'?"),
     "unknown option in a group": (["train", "--lipschitz.pears=3"], "did you mean 'lipschitz.pairs'?"),
@@ -333,6 +336,28 @@ def test_bad_input_of_the_process_is_one_line_and_status_two(tmp_path: Path) -> 
     done = subprocess.run(command("train", "--epochs", "0"), capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "cheaplip: epochs must be a whole number of at least 1; got 0\n"
+
+
+def test_output_that_knows_no_greek_is_no_failure(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("train", "--help"),
+        capture_output=True,
+        cwd=tmp_path,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?" in done.stdout
+
+
+def test_reader_that_has_enough_ends_the_command_quietly(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command("data", "list"), stdout=pipe, stderr=pipe, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,3 +139,12 @@ def test_bad_input_is_one_clear_sentence(
 def test_model_that_gives_nan_everywhere_claims_nothing() -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
         lower(lambda x: x * math.nan, torch.rand(4, 2))
+
+
+@pytest.mark.parametrize("bias", [0.0, 1e4, 1e8, 1e12])
+def test_proven_bound_is_not_above_the_constant_beside_a_large_bias(bias: float) -> None:
+    net = nn.Linear(1, 1)
+    net.weight.data, net.bias.data = torch.tensor([[1.0]]), torch.tensor([bias])
+    bound = lower(net, torch.rand(20, 1), pairs=8, steps=5)
+    assert bound.proven
+    assert bound.value <= 1.0

@@ -20,9 +20,9 @@ import cheaplip as cl
 from cheaplip.experiments import Outcome, path, reproduce
 from cheaplip.experiments.jobs import Job
 from cheaplip.experiments.path.checks import check
-from cheaplip.experiments.path.exact import X, Y, best, constant_from, largest_slope, pieces, steepest
+from cheaplip.experiments.path.exact import X, Y, best, largest_slope, pieces
 from cheaplip.experiments.path.training import DIRECTIONS, WEIGHTS, measured, network
-from cheaplip.experiments.propositions import Check
+from cheaplip.experiments.propositions import Check, constant_from
 from cheaplip.settings import ReproduceSettings
 
 STEPS = 3
@@ -202,7 +202,7 @@ def test_pieces_are_those_of_the_network(seed: int) -> None:
     (slope,) = torch.autograd.grad(output.sum(), grid)
     inside, wanted = grid.detach().flatten().numpy(), output.detach().flatten().numpy()
     assert np.interp(inside, at, values) == pytest.approx(wanted, abs=1e-9)
-    assert float(slope.abs().max()) <= steepest(at, values) * (1 + 1e-9) + 1e-9
+    assert float(slope.abs().max()) <= largest_slope(at, values) * (1 + 1e-9) + 1e-9
 
 
 def test_lip_is_measured_beside_the_penaltys() -> None:

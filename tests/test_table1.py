@@ -153,6 +153,14 @@ def test_remarks_say_where_clip_falls_short() -> None:
     assert "intervals apart, at none of ε = 1, 1.5, 2" in said
 
 
+def test_remarks_say_which_rival_is_above_clip() -> None:
+    clip = cells.row_of(plan.Row("mnist", "clip", 0.95), {0: result_with(pgd=0.5)})
+    rival = cells.row_of(plan.Row("mnist", "one-step"), {0: result_with(pgd=0.7)})
+    (said,) = cells.remarks([clip, rival])
+    assert said.startswith("MNIST, One-step adv. training is above CLIP at 95 %")
+    assert said.endswith("at ε = 1, 1.5, 2")
+
+
 def test_nothing_is_said_where_all_is_as_it_should_be() -> None:
     clip = cells.row_of(plan.Row("mnist", "clip", 0.95), {0: result_with(pgd=0.7)})
     weight = cells.row_of(plan.Row("mnist", "weight", 0.95), {0: result_with(pgd=0.5)})
@@ -161,8 +169,27 @@ def test_nothing_is_said_where_all_is_as_it_should_be() -> None:
 
 def test_only_what_is_missing_is_attacked() -> None:
     result = result_with()
-    assert list(work.missing(result, limit=1000)) == [("noise", None)]
-    assert list(work.missing(result, limit=500)) == [("noise", None), ("pgd-paper", [2.0]), ("pgd", [1.0, 1.5, 2.0])]
+    assert list(work.missing(result, limit=1000, images=10_000)) == [("noise", None)]
+    others = [("pgd-paper", [2.0]), ("pgd", [1.0, 1.5, 2.0])]
+    assert list(work.missing(result, limit=500, images=10_000)) == [("noise", None), *others]
+
+
+def test_limit_above_the_test_set_is_all_of_it() -> None:
+    result = result_with()
+    result["robust"].append({"attack": "noise", "images": 1000, "accuracy": 0.5})
+    assert list(work.missing(result, limit=5000, images=1000)) == []
+    assert list(work.missing(result, limit=5000, images=2000)) != []
+
+
+def test_attacks_of_other_radii_do_not_stand_in_for_those_of_the_table() -> None:
+    result = result_with(paper=0.1)
+    result["robust"] += [
+        {"attack": "pgd-paper", "eps": 0.5, "images": 10, "accuracy": 0.9},
+        {"attack": "pgd", "eps": 0.1, "images": 10, "accuracy": 0.9},
+    ]
+    made = cells.row_of(plan.Row("mnist", "clip", 0.95), {0: result})
+    assert made["cells"]["pgd-paper"]["mean"] == 0.1
+    assert made["images"] == dict.fromkeys(("pgd@1", "pgd@1.5", "pgd@2", "pgd-paper"), 1000)
 
 
 def test_latex_has_no_letter_that_it_cannot_set() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shlex
 import signal
 import sys
@@ -36,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _print_anything()
     try:
         with _terminable():
             return _run(arguments)
@@ -51,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(explain(error, arguments), BAD_INPUT)
     except ModuleNotFoundError as error:
         return _say(f'{error}, which the command needs: pip install "cheaplip[cli]"', BAD_INPUT)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+    except BrokenPipeError:  # who reads the output has enough, as head does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for what Python flushes when it ends
+        return DONE
+    except (ValueError, TypeError, OSError, ImportError) as error:
         return _say(str(error) or type(error).__name__, BAD_INPUT)
     except Exception as error:
         traceback.print_exc()
@@ -74,6 +80,13 @@ def _run(arguments: list[str]) -> int:
     return DONE
 
 
+def _print_anything() -> None:
+    """Let a stream that knows no λ, such as one of Windows, print a question mark instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def _say(message: str, status: int) -> int:
     print(f"cheaplip: {' '.join(message.split())}", file=sys.stderr)
     return status
@@ -81,7 +94,7 @@ def _say(message: str, status: int) -> int:
 
 def _how_to_go_on(arguments: list[str]) -> str:
     if arguments[:1] == ["reproduce"]:
-        return f"finished runs and epochs are kept: go on with {shlex.join(['cheaplip', *arguments])}"
+        return f"what is finished is kept: go on with {shlex.join(['cheaplip', *arguments])}"
     if arguments[:1] != ["train"]:
         return "nothing was written that is not whole: give the command again"
     again = [word for word in arguments if word != "--resume"]

@@ -1,4 +1,4 @@
-"""The paper's tables and figures, one command each; every one stands on the public surface alone."""
+"""The paper's tables and figures, one command each; each stands on the public modules of the package."""
 
 from __future__ import annotations
 

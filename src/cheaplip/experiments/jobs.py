@@ -107,11 +107,12 @@ def _watch(jobs: Sequence[Job], futures: Sequence[Future[Any]], show: Callable[[
 
 def _begin(stop: Event) -> None:
     """Prepare a process: one thread, deaf to Ctrl-C (its parent hears it), and gone when its parent is."""
-    import torch
-
-    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    import torch  # only now, as the libraries below it read their threads when they are loaded
+
+    torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

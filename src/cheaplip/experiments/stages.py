@@ -19,7 +19,7 @@ class Staged:
 
     Args:
         title: what the bar calls it.
-        path: of its file, JSON, written after each stage.
+        path: of its file, JSON; written after each stage, to tell how far it is. A run that was stopped begins anew.
         about: what the run is: names and values that its file must hold, ``conditions`` among them.
         weights: λ of its stages, in their order.
         numbers: the names of the numbers of a stage, by λ; each must be finite.

@@ -17,6 +17,7 @@ from cheaplip.report.words import number, percent
 
 COUNT = 6
 LOOKED_AT = 1000  # test images among which correctly classified ones are sought
+BATCH = 100  # of them at a time
 STEPS = 100
 SIDE = 96  # pixels
 # Without a radius that was evaluated: in units of the typical distance of two images.
@@ -80,7 +81,7 @@ def examples(model: nn.Module, data: Data, eps: float, seed: int, device: torch.
     attack = PGD(eps, 2, steps=STEPS, box=data.box, generator=torch.Generator().manual_seed(seed))
     x, y = data.test.x[:LOOKED_AT].to(device), data.test.y[:LOOKED_AT].to(device)
     with torch.no_grad():
-        right = (model(x).argmax(1) == y).tolist()
+        right = (torch.cat([model(part).argmax(1) for part in torch.split(x, BATCH)]) == y).tolist()
     first = {int(label): k for k, label in reversed(list(enumerate(y.tolist()))) if right[k]}
     chosen = sorted(first.values())[:COUNT]
     if not chosen:

@@ -178,8 +178,8 @@ def _said(values: dict[str, Any], name: str) -> str:
 
 def _weights(result: dict[str, Any]) -> list[Card]:
     if several := result.get("weights"):
-        return [Card(f"λ of the {name} penalty", number(value), "at the end") for name, value in several.items()]
-    return [Card("λ", number(result["weight"]), "weight of the penalty, at the end")] if "weight" in result else []
+        return [Card(f"λ of the {name} penalty", number(value), "in the kept epoch") for name, value in several.items()]
+    return [Card("λ", number(result["weight"]), "of the penalty, in the kept epoch")] if "weight" in result else []
 
 
 def _attack_row(entry: dict[str, Any]) -> list[str]:

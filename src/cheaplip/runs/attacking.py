@@ -67,7 +67,8 @@ def evaluate_run(
     begun = time.perf_counter()
     found = evaluate(model, data.test, chosen, seed=seed, limit=limit, progress=shows(progress))
     result["robust"] = merged(result.get("robust", []), found.entries())
-    result["seconds"] = result.get("seconds", {}) | {"evaluate": time.perf_counter() - begun}
+    seconds = result.get("seconds", {})
+    result["seconds"] = seconds | {"evaluate": seconds.get("evaluate", 0.0) + time.perf_counter() - begun}
     if any(entry.get("eps") is not None for entry in found.entries()):
         result.pop("doubts", None)
         result |= {"doubts": list(found.doubts)} if found.doubts else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -199,7 +200,8 @@ def _result(settings: TrainSettings, data: Data, parts: Parts, history: History,
         # A model that no proof covers has no upper bound; `cheaplip.lipschitz.upper` says why.
         with suppress(TypeError, ValueError):
             above = upper(parts.model, data.train.x[:1], p=p_in)
-            result["lipschitz"] |= {"upper": above.value, "upper_method": above.method}
+            if math.isfinite(above.value):
+                result["lipschitz"] |= {"upper": above.value, "upper_method": above.method}
     kept = history[history.kept - 1]
     weights = [kept["weight" if k == 1 else f"weight_{k}"] for k in range(1, len(parts.penalties) + 1)]
     if weights:

@@ -161,7 +161,7 @@ def _network(network: dict[str, Any]) -> str:
     right = network["accuracy"]
     text += f", {percent(right['train'])} right in training and {percent(right['clean'])} in the test"
     if weight == 0 and "target" in network:
-        text += "; λ fell to 0, since the target was not reached: its last steps were plain training"
+        text += "; λ was 0 in the kept epoch, since the target was not reached: plain training"
     elif weight is not None:
-        text += f"; λ = {weight:.3g} at the end"
+        text += f"; λ = {weight:.3g} in the kept epoch"
     return f"{text}."

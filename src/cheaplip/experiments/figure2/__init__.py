@@ -10,7 +10,7 @@ from typing import Any
 from cheaplip.data import regression
 from cheaplip.drawing import save
 from cheaplip.experiments.figure2.picture import draw, named
-from cheaplip.experiments.figure2.theory import checks, constant_from
+from cheaplip.experiments.figure2.theory import checks
 from cheaplip.experiments.figure2.training import (
     EPOCHS,
     NUMBERS,
@@ -22,7 +22,7 @@ from cheaplip.experiments.figure2.training import (
 )
 from cheaplip.experiments.jobs import run_all
 from cheaplip.experiments.outcome import Outcome, cell, claim, has_only, write_json
-from cheaplip.experiments.propositions import verdict
+from cheaplip.experiments.propositions import constant_from, verdict
 from cheaplip.settings import ReproduceSettings
 
 __all__ = ["run"]
@@ -77,7 +77,9 @@ def _tell(folder: Path, runs: Sequence[Mapping[str, Any]], epochs: int) -> Outco
     checked = [(kept["output"], kept["seed"], check) for kept in runs for check in checks(kept["stages"])]
     samples = [regression(seed=seed).train for seed in seeds]
     noise = [float((part.y - (part.x.abs() - 3).clamp_min(0) / 2).double().square().mean()) for part in samples]
-    constant = [constant_from(*(t.double().flatten().numpy() for t in (part.x, part.y))) for part in samples]
+    constant = [
+        len(part.x) * constant_from(*(t.double().flatten().numpy() for t in (part.x, part.y))) for part in samples
+    ]
     said = verdict((f"{output} output, seed {seed}", check) for output, seed, check in checked)
     remarks = [*said, *_remarks(found, noise[0], constant[0], len(samples[0].x))]
     content = {

@@ -11,7 +11,7 @@ from cheaplip.drawing import save
 from cheaplip.experiments.jobs import run_all
 from cheaplip.experiments.outcome import Outcome, claim, has_only, write_json
 from cheaplip.experiments.path.checks import check
-from cheaplip.experiments.path.exact import INTERVAL, X, Y, best, constant_from, largest_slope
+from cheaplip.experiments.path.exact import INTERVAL, X, Y, best, largest_slope
 from cheaplip.experiments.path.picture import draw
 from cheaplip.experiments.path.training import (
     DIRECTIONS,
@@ -22,7 +22,7 @@ from cheaplip.experiments.path.training import (
     staged,
     train,
 )
-from cheaplip.experiments.propositions import Check, verdict
+from cheaplip.experiments.propositions import Check, constant_from, verdict
 from cheaplip.settings import ReproduceSettings
 
 __all__ = ["run"]

@@ -39,28 +39,18 @@ class Best:
 
 
 def largest_slope(x: Floats, y: Floats) -> float:
-    """Return the smallest Lipschitz constant of a function through points: the largest slope between neighbours.
+    """Return the largest slope between neighbours: the smallest Lipschitz constant of a function through points.
 
     Args:
-        x: places ``(n,)``, growing.
+        x: places ``(n,)``, growing; neighbours so close that rounding blurs their slope are left out.
         y: values ``(n,)``.
 
     Example:
         >>> largest_slope(np.array([0.0, 1.0, 3.0]), np.array([0.0, -2.0, 0.0]))
         2.0
     """
-    return float(np.abs(np.diff(y) / np.diff(x)).max())
-
-
-def constant_from(x: Floats, y: Floats) -> float:
-    """Return the λ from which on the best function is the constant at the labels' mean.
-
-    Example:
-        >>> round(constant_from(np.array([0.0, 1.0]), np.array([0.0, 1.0])), 9)
-        0.5
-    """
-    slopes = _slopes(x)
-    return float(2 / len(x) * np.abs(np.linalg.solve(slopes @ slopes.T, slopes @ y)).sum())
+    wide = np.diff(x) > NARROW
+    return float(np.abs(np.diff(y)[wide] / np.diff(x)[wide]).max())
 
 
 def best(x: Floats, y: Floats, weight: float) -> Best:
@@ -156,14 +146,3 @@ def pieces(net: nn.Sequential, low: float, high: float) -> tuple[Floats, Floats]
         elif not isinstance(layer, nn.Flatten):
             raise TypeError(f"pieces are those of Linear and ReLU layers; got {type(layer).__name__}")
     return at, units[0]
-
-
-def steepest(at: Floats, values: Floats) -> float:
-    """Return the largest slope of a function of straight pieces, but for those that rounding blurs.
-
-    Example:
-        >>> steepest(np.array([0.0, 1.0, 1.5]), np.array([0.0, 1.0, 0.0]))
-        2.0
-    """
-    wide = np.diff(at) > NARROW
-    return float(np.abs(np.diff(values)[wide] / np.diff(at)[wide]).max())

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cheaplip.drawing import BLACK, BLUE, GREY, ORANGE, styled
-from cheaplip.experiments.path.exact import INTERVAL, X, Y, best, constant_from, largest_slope
+from cheaplip.experiments.path.exact import INTERVAL, X, Y, best, largest_slope
 from cheaplip.experiments.path.training import WEIGHTS, places
+from cheaplip.experiments.propositions import constant_from
 
 # The panels of functions, from the smallest λ to the largest.
 SHOWN = (0, 6, 9, 12)

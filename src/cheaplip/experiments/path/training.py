@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import cheaplip as cl
-from cheaplip.experiments.path.exact import INTERVAL, Floats, X, Y, best, pieces, steepest
+from cheaplip.experiments.path.exact import INTERVAL, Floats, X, Y, best, largest_slope, pieces
 from cheaplip.experiments.stages import Staged
 from cheaplip.models import build
 from cheaplip.pairs import Start
@@ -117,7 +117,7 @@ def measured(net: nn.Sequential, penalty: cl.LipschitzPenalty) -> dict[str, Any]
     return {
         "weight": weight,
         "risk": float(np.mean((np.interp(X, at, values) - Y) ** 2)),
-        "lipschitz": steepest(at, values),
+        "lipschitz": largest_slope(at, values),
         "penalty": float(penalty.value),
         "distance": float(np.abs(values - Y.mean()).max()),
         "least": best(X, Y, weight).objective,

@@ -37,15 +37,15 @@ def run(settings: ReproduceSettings, folder: Path, *, progress: bool = False) ->
     has_only(settings, "table1", "data", "seeds", "epochs", "limit")
     names = PAPER if settings.data is None else (settings.data,)
     rows = [row for name in names for row in rows_of(name)]
-    for name in names:
-        load(name, data_dir=settings.data_dir)  # what is missing is told, or fetched, before anything is trained
+    # What is missing is told, or fetched, before anything is trained.
+    images = {name: len(load(name, data_dir=settings.data_dir).test.x) for name in names}
     limit = LIMIT if settings.limit is None else settings.limit
     claim(folder, "table1", {"limit": limit})
     jobs = [
-        _job(row, chosen, seed, limit)
+        _job(row, chosen, seed, limit, images[row.data])
         for seed in range(settings.seeds)
         for row in rows
-        if not finished(chosen := _settings(row, seed, folder, settings), limit)
+        if not finished(chosen := _settings(row, seed, folder, settings), limit, images[row.data])
     ]
     # Seed by seed, and the longest first, so that no core is left with one in the end.
     jobs.sort(key=lambda job: (job.arguments[0].seed, -job.units))
@@ -60,7 +60,7 @@ def _settings(row: Row, seed: int, out: Path, settings: ReproduceSettings) -> Tr
     return row.settings(row.folder(out, seed), seed, **others)
 
 
-def _job(row: Row, chosen: TrainSettings, seed: int, limit: int) -> Job:
+def _job(row: Row, chosen: TrainSettings, seed: int, limit: int, images: int) -> Job:
     own, cost = Path(chosen.out or ""), COSTS[row.method]
 
     def done() -> float:
@@ -68,7 +68,7 @@ def _job(row: Row, chosen: TrainSettings, seed: int, limit: int) -> Job:
 
     # The attacks in the end take about as long as a fifth of training.
     units = 1.2 * cost * chosen.epochs
-    return Job(f"{row.data} {row.title}, seed {seed}", train_and_attack, (chosen, limit), units, done)
+    return Job(f"{row.data} {row.title}, seed {seed}", train_and_attack, (chosen, limit, images), units, done)
 
 
 def tell(folder: Path) -> Outcome:

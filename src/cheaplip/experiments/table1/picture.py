@@ -55,6 +55,7 @@ def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
     colour, marker, dashes = _LOOKS[row["method"]]
     shares = [100 * row["cells"][name]["mean"] for name, _ in points]
     label = Row(row["data"], row["method"]).title
+    face = "none" if row.get("reached") is False else colour
     axes.plot(
         [radius for _, radius in points],
         shares,
@@ -63,6 +64,7 @@ def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
         color=colour,
         label=label,
         markersize=5,
+        markerfacecolor=face,  # hollow where the target was missed
     )
     attacked = [(name, radius) for name, radius in points if name in row["images"]]
     ends = [interval(row, name) for name, _ in attacked]

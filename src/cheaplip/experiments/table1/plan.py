@@ -16,12 +16,12 @@ TARGETS = (0.95, 0.90, 0.85)
 # Radii of strong PGD, and that of the paper's attack (13); 64 pixels are worth smaller ones than 784.
 RADII = {"mnist": (1.0, 1.5, 2.0), "fashion-mnist": (1.0, 1.5, 2.0), "digits": (0.25, 0.5, 0.75)}
 PAPER_RADII = {"mnist": 2.0, "fashion-mnist": 2.0, "digits": 0.5}
-# What the paper leaves open, chosen on the selection split: docs/results.md says how.
+# What the paper leaves open, chosen on the selection split: docs/choices.md says how.
 RATES = {"standard": 0.05, "weight": 0.3, "clip": 0.1, "layers": 0.3, "one-step": 0.3, "pgd-7": 0.3}
 OTHER_RATES = {"fashion-mnist": 0.05, "digits": 0.05}  # networks of ReLUs, one rate for all methods
 CONTROL_STEPS = {"weight": 1e-3, "clip": 3e-3, "layers": 3e-3}
 OTHER_CONTROL_STEPS = {("digits", "clip"): 1e-2, ("digits", "weight"): 3e-3}  # few minibatches
-ADVERSARY_RADII = {"mnist": 1.5, "fashion-mnist": 2.0, "digits": 0.5}
+ADVERSARY_RADII = {"mnist": 1.5, "digits": 0.5}
 FIRST_WEIGHTS = {"weight": 0.0, "clip": 0.05, "layers": 0.0}
 # How long a step takes beside a plain one, for the bar and to start the longest first.
 COSTS = {"standard": 1.0, "weight": 1.2, "clip": 2.0, "layers": 1.5, "one-step": 2.5, "pgd-7": 8.0}
@@ -88,7 +88,7 @@ class Row:
             "learning_rate": OTHER_RATES.get(self.data, RATES[self.method]),
             "penalty": {"weight": "weight", "clip": "lipschitz", "layers": "layers"}.get(self.method, "none"),
             "adversary": {"one-step": "one-step", "pgd-7": "pgd"}.get(self.method, "none"),
-            "adversary_eps": ADVERSARY_RADII[self.data],
+            "adversary_eps": ADVERSARY_RADII.get(self.data, 2.0),
             "weight": FIRST_WEIGHTS.get(self.method, 0.0),
             "target": self.target,
             "select": "last" if self.method == "standard" else "robust",
