@@ -194,6 +194,14 @@ def test_comparison_has_every_run_in_one_table_and_a_folded_section_for_each(mad
     assert "plain, search" in words
 
 
+def test_lip_names_its_norms_and_other_norms_are_warned_of(made: Path, clip: Path, tmp_path: Path) -> None:
+    edit_result(clip, lambda result: result["lipschitz"].update(p_in="inf"))
+    both = report([clip, made / "plain"], tmp_path / "both.html").words
+    assert "‖·‖∞ → ‖·‖₂" in both
+    assert "‖·‖₂ → ‖·‖₂" in both
+    assert "Lip is measured in different norms" in both
+
+
 def test_page_of_one_run_stays_small(page: Page) -> None:
     assert len(page.raw.encode()) < 500_000
 

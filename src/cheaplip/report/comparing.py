@@ -118,6 +118,8 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
     images = {entry["images"] for run in runs for entry in run.result.get("robust", [])}
     if len(images) > 1:
         said.append("The attacks ran over different numbers of test images: see the table of each run.")
+    if len({words.norms(run.result.get("lipschitz", {})) for run in runs}) > 1:
+        said.append("Lip is measured in different norms: see the figures of each run.")
     if len({run.settings.penalty for run in runs if "weight" in run.result}) > 1:
         said.append("The runs have different penalties, whose λ have different units; of several, λ is the first’s.")
     return said

@@ -164,7 +164,7 @@ def _bounds(lipschitz: dict[str, Any]) -> list[Card]:
     where = {"all": "over all space", "box": "within the box"}.get(str(lipschitz.get("domain")), "")
     cards = []
     if "lower" in lipschitz:
-        note = ", ".join(filter(None, (_said(lipschitz, "method"), where)))
+        note = ", ".join(filter(None, (words.norms(lipschitz), _said(lipschitz, "method"), where)))
         cards.append(Card("Lip, lower bound", f"≥ {number(lipschitz['lower'])}", note))
     if "upper" in lipschitz:
         cards.append(Card("Lip, upper bound", f"≤ {number(lipschitz['upper'])}", _said(lipschitz, "upper_method")))

@@ -70,6 +70,17 @@ def reach(entry: Mapping[str, Any]) -> str:
     return said.replace(" ", SPACE)
 
 
+def norms(lipschitz: Mapping[str, Any]) -> str:
+    """Return between which norms a Lipschitz constant is, empty if that is not known.
+
+    Example:
+        >>> norms({"p_in": "inf", "p_out": "2"}), norms({})
+        ('‖·‖∞ → ‖·‖₂', '')
+    """
+    signs = [NORMS.get(str(lipschitz.get(name))) for name in ("p_in", "p_out")]
+    return " → ".join(f"‖·‖{sign}" for sign in signs) if None not in signs else ""
+
+
 def attack(entry: Mapping[str, Any]) -> str:
     """Return what an attack is called, weak where it is.
 
