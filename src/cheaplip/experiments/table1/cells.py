@@ -79,7 +79,7 @@ def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         name = f"{NAMES[row['data']]}, {Row(row['data'], row['method'], row.get('target')).title}"
         cells = row["cells"]
         if row.get("reached") is False:
-            said.append(f"{name}: the target was NOT reached; train {_percent(cells['train']['mean'])}")
+            said.append(f"{name}: the target was NOT reached; train {100 * cells['train']['mean']:.2f} %")
         gap = cells["train"]["mean"] - cells["clean"]["mean"]
         if gap > GENERALISED:
             said.append(f"{name}: test accuracy is {100 * gap:.1f} points below training accuracy")
@@ -121,7 +121,3 @@ def interval(row: Mapping[str, Any], column: str) -> tuple[float, float]:
     """Return the 95 % interval of an accuracy (Wilson); all seeds attack the same images, so that these count once."""
     images = row["images"][column]
     return wilson(round(row["cells"][column]["mean"] * images), images)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"

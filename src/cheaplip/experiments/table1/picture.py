@@ -44,7 +44,10 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
             line[0].set_ylabel("test accuracy in %")
         for axes in grid[-1]:
             axes.set_xlabel("radius ε of strong L2 PGD")
-        known = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}  # noqa: B905
+        known: dict[str, Any] = {}
+        for axes in grid.flat:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                known.setdefault(label, handle)
         figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=len(known))
     return figure
 
