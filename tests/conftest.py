@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: for the processes that tests start
@@ -39,3 +41,13 @@ def mnist_dir() -> Path:
         if all((folder / "MNIST" / "raw" / name).is_file() for name in MNIST_FILES):
             return folder.resolve()
     pytest.skip("needs the MNIST files: set CHEAPLIP_DATA or run `cheaplip data fetch --data-dir data`")
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget the modules that a test wrote and imported, lest another one's of the same name be taken for its own."""
+    yield
+    scratch = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if str(vars(module).get("__file__")).startswith(scratch):
+            del sys.modules[name]

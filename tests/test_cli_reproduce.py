@@ -79,7 +79,7 @@ def test_stopped_command_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> 
     os.kill(running.pid, signal.SIGTERM)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 143
-    assert "finished runs and epochs are kept: go on with cheaplip reproduce table1 --data digits" in told
+    assert "what is finished is kept: go on with cheaplip reproduce table1 --data digits" in told
     assert "Traceback" not in told
     assert json.loads((tmp_path / "out" / "experiment.json").read_text())["experiment"] == "table1"
     assert list((tmp_path / "out").rglob(".*")) == []  # no temporary file is left
