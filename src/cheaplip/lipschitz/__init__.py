@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from cheaplip.lipschitz.bound import Bound, Interval
+from cheaplip.lipschitz.certificate import Certificate, load
+from cheaplip.lipschitz.enclosing import bounds, check
 from cheaplip.lipschitz.lower import lower
-from cheaplip.lipschitz.upper import bounds, upper
+from cheaplip.lipschitz.network import register
+from cheaplip.lipschitz.upper import upper
 
-__all__ = ["Bound", "Interval", "bounds", "lower", "upper"]
+__all__ = ["Bound", "Certificate", "Interval", "bounds", "check", "load", "lower", "register", "upper"]

@@ -1,4 +1,4 @@
-"""A bound says what it is: value, method, whether it is proven, where it holds, and what attains it."""
+"""A bound says what it is: value, method, whether it is proven, where it holds, and what attains or proves it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import final
 
 from torch import Tensor
+
+from cheaplip.lipschitz.certificate import Certificate
 
 
 @final
@@ -19,6 +21,7 @@ class Bound:
         proven: whether it is a proof (a witness proves a lower bound, up to rounding) or an estimate.
         domain: ``"all"`` for all space or ``"box"`` for the inputs' box.
         witness: for a lower bound, the pair ``(u, v)`` whose difference quotient attains it, ``(*input)`` each.
+        certificate: for an upper bound, what proves it again.
 
     Example:
         >>> float(Bound(2.0, method="pairs", proven=True, domain="all"))
@@ -30,6 +33,7 @@ class Bound:
     proven: bool
     domain: str
     witness: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
+    certificate: Certificate | None = field(default=None, repr=False, compare=False)
 
     def __float__(self) -> float:
         """Return the value."""
@@ -46,6 +50,7 @@ class Interval:
         upper: the upper bound, at least ``lower``; inf where a product is beyond the range of floats.
         pair: the pair ``(u, v)`` whose difference quotient attains the lower bound, ``(*input)`` each.
         method: how the lower and the upper bound were found.
+        certificate: what proves the upper bound again.
 
     Example:
         >>> import torch
@@ -57,3 +62,4 @@ class Interval:
     upper: float
     pair: tuple[Tensor, Tensor] = field(repr=False, compare=False)
     method: str
+    certificate: Certificate | None = field(default=None, repr=False, compare=False)

@@ -1,188 +1,222 @@
-"""Upper bounds on Lip(f): the product of the layers' constants, and the interval between a lower and an upper bound."""
+"""Upper bounds on Lip(f), each proven: the layer product, ECLipsE-Fast, LipSDP-Neuron, and the best of them."""
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
+import time
+from dataclasses import dataclass
+from typing import final
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules import module as of_torch
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch import Tensor
 
-from cheaplip.lipschitz.bound import Bound, Interval
-from cheaplip.lipschitz.layers import CONSTANTS, Shape
-from cheaplip.lipschitz.lower import lower
-from cheaplip.modes import Model, evaluating, unwrap
-from cheaplip.norms import Norm, check_norm
+from cheaplip.lipschitz.bound import Bound
+from cheaplip.lipschitz.boxes import slopes_of, tops_of
+from cheaplip.lipschitz.certificate import Certificate, Part
+from cheaplip.lipschitz.dense import Slopes, is_dense, system_of
+from cheaplip.lipschitz.network import Graph, read
+from cheaplip.lipschitz.network.graph import times
+from cheaplip.lipschitz.network.tracing import module_of
+from cheaplip.lipschitz.product import FAR, Product
+from cheaplip.lipschitz.sdp.eclipse import multipliers_by_layer
+from cheaplip.lipschitz.sdp.interior import few_threads, solve
+from cheaplip.lipschitz.sdp.sectors import Sectors, proven_square, sectors_of
+from cheaplip.modes import Model, evaluating
+from cheaplip.norms import Box, Norm, check_norm
 
-# How far a measured quotient may lie above the proven bound by rounding alone.
-CROSSED = 1e-6
+METHODS = ("auto", "product", "eclipse", "sdp")
+NAMES = {"product": "layer product", "eclipse": "ECLipsE-Fast", "sdp": "LipSDP-Neuron"}
+# How many units a part may have, by the method; beyond that it takes too long or too much memory.
+LARGEST = {"eclipse": 1536, "sdp": 1100}
+# How far from its least value, relatively, LipSDP may stop.
+GAP = 1e-4
 
 
-def upper(model: Model, x: Tensor, *, p: Norm = 2) -> Bound:
-    """Bound the Lipschitz constant from above by the product of the layers' constants, each proven.
+def upper(
+    model: Model,
+    x: Tensor,
+    *,
+    p: Norm = 2,
+    method: str = "auto",
+    domain: str = "all",
+    box: Box = (0.0, 1.0),
+    seconds: float = 30.0,
+) -> Bound:
+    """Bound the Lipschitz constant from above, with a proof.
 
-    The bound holds in all space for the network in eval mode, in exact arithmetic with the weights as they are; it is
-    computed in float64 and rounded outward.
+    The layers are read off the model. For p = 2 the parts that are made of linear layers and of units (activations)
+    are bounded by LipSDP with one multiplier a unit; all else, and other norms, by the product of the layers'
+    constants. The bound is for the network in exact arithmetic with the weights as they are; it is verified in float64
+    and rounded outward.
 
     Args:
-        model: an ``nn.Sequential``, nested as you like, of ``Linear``, ``Conv2d`` (zero padding), ``BatchNorm``,
-            ``MaxPool2d``, elementwise and shape layers, ``Dropout`` and ``Softmax``; or one of these. Parametrized
-            weights are read as they are in eval mode.
+        model: a module in eval mode, made of layers that are understood (``docs/bounds.md`` lists them) or registered
+            by :func:`register`; its forward may call them in any order and add, concatenate and reshape their outputs.
         x: inputs ``(n, *input)``; only their shape counts.
         p: the norm of inputs and outputs: 1, 2 or inf.
+        method: ``"product"`` of the layers' constants; ``"eclipse"`` for ECLipsE-Fast; ``"sdp"`` for LipSDP-Neuron to a
+            relative gap of 1e-4; ``"auto"`` for the best of them that ``seconds`` allow.
+        domain: ``"all"`` space, or ``"box"``: slopes are then those that the units have while inputs stay in the box,
+            and the bound holds for pairs of inputs in it.
+        box: ``(low, high)``, numbers or one per channel; used with ``domain="box"``.
+        seconds: when ``"auto"`` and ``"sdp"`` stop to improve the bound; what is reached by then is proven as well.
 
     Returns:
-        The bound, proven and for all space.
+        The bound, proven, with its certificate.
 
     Raises:
-        TypeError: naming the module that is not understood, such as one with a forward of its own or with hooks.
-        ValueError: naming the module that does not take its input, whose weights are not finite, or that is
-            understood only with other settings; for another norm.
+        TypeError: naming the module or function that is not understood.
+        ValueError: naming the module that does not take its input, whose weights are not finite, or that is understood
+            only otherwise (BatchNorm in training mode); for another norm, method or domain.
 
-    Reference: Bungert et al. 2021, equation 4.
+    Reference: Bungert et al. 2021, equation 4; Fazlyab et al. 2019; Xu and Sivaranjani 2024.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid())
-        >>> _ = nn.init.eye_(net[0].weight)
-        >>> bound = upper(net, torch.zeros(1, 2))
-        >>> round(bound.value, 9), bound.method, bound.proven
-        (0.25, 'layer product', True)
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> tight, loose = upper(net, torch.zeros(1, 4)), upper(net, torch.zeros(1, 4), method="product")
+        >>> tight.method, loose.method, tight.value < loose.value
+        ('LipSDP-Neuron', 'layer product', True)
     """
-    p = check_norm(p)
-    if callable(p):
+    p = _checked(p, method, domain)
+    if not (isinstance(seconds, (int, float)) and seconds >= 0):
+        raise ValueError(f"seconds must be a number of at least 0; got {seconds!r}")
+    within = box if domain == "box" else None
+    problem = problem_of(model, shape_of(x), p, within)
+    with torch.no_grad():
+        bound = _best(problem, method, time.monotonic() + seconds)
+    certificate = Certificate(bound[0], p, bound[1], within, problem.shape, bound[2])
+    return Bound(bound[0], bound[1], proven=True, domain=domain, certificate=certificate)
+
+
+def _checked(p: Norm, method: str, domain: str) -> float:
+    norm = check_norm(p)
+    if callable(norm):
         raise ValueError("p must be 1, 2 or inf for an upper bound; got a callable")
-    shape = _shape_of(x)
-    inner = _module_of(model)
-    value = 1.0
-    with torch.no_grad(), evaluating(inner):
-        for name, layer in _chain(inner, ""):
-            constant, shape = _read(name, layer, shape, p)
-            value = _times(value, constant)
-    return Bound(value, "layer product", proven=True, domain="all")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    if method in ("eclipse", "sdp") and norm != 2:
+        raise ValueError(f"method {method!r} is for p = 2; got p = {norm:g}: use 'product'")
+    if domain not in ("all", "box"):
+        raise ValueError(f"domain must be 'all' or 'box'; got {domain!r}")
+    return norm
 
 
-def bounds(model: Model, x: Tensor, *, p: Norm = 2, seed: int = 0) -> Interval:
-    """Enclose the Lipschitz constant between a witnessed lower and a proven upper bound.
-
-    Args:
-        model: as in :func:`upper`.
-        x: data to start the search for the lower bound from, ``(n, *input)``, floating, finite.
-        p: the norm of inputs and outputs: 1, 2 or inf.
-        seed: of the search.
-
-    Raises:
-        TypeError: naming the module that is not understood.
-        ValueError: as in :func:`upper`, or if ``x`` is not finite, or if rounding inside the model puts the one above
-            the other.
-
-    Reference: Bungert et al. 2021, equations 3 to 5.
-
-    Example:
-        >>> net = nn.Linear(2, 2, bias=False)
-        >>> net.weight.data = 3 * torch.eye(2)
-        >>> interval = bounds(net, torch.rand(10, 2))
-        >>> round(interval.lower, 3), round(interval.upper, 3)
-        (3.0, 3.0)
-    """
-    above = upper(model, x, p=p)
-    below = lower(model, x, p_in=p, p_out=p, seed=seed)
-    if below.witness is None:
-        raise ValueError("the search for a lower bound found no pair")
-    if below.value > above.value * (1 + CROSSED):
-        raise ValueError(
-            f"the pair that was found has the quotient {below.value:.6g}, above the proven {above.value:.6g}: the "
-            "model loses its digits inside, even in float64; scale its weights, or use upper(...) alone"
-        )
-    value = min(below.value, above.value)  # a linear map attains its bound, up to rounding
-    return Interval(value, above.value, below.witness, f"{below.method}; {above.method}")
-
-
-def _shape_of(x: Tensor) -> Shape:
+def shape_of(x: Tensor) -> tuple[int, ...]:
+    """Return the shape of one sample."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor (n, *input), for its shape; got {type(x).__name__}")
     if x.dim() < 2 or not math.prod(x.shape[1:]):
         raise ValueError(f"x must hold samples, shape (n, *input); got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must be a floating tensor, as inputs of the model are; got {x.dtype}")
     return tuple(x.shape[1:])
 
 
-def _module_of(model: Model) -> nn.Module:
-    inner = unwrap(model)
-    inner = getattr(inner, "_orig_mod", inner)  # behind torch.compile
-    if not isinstance(inner, nn.Module):
-        raise TypeError(
-            f"an upper bound needs a torch.nn.Module whose layers can be read; got {type(inner).__name__}: "
-            "lower(...) takes any function"
-        )
-    if of_torch._global_forward_hooks or of_torch._global_forward_pre_hooks:
-        raise TypeError("global forward hooks are set, which may change any layer's output: remove them")
-    return inner
+@final
+@dataclass(frozen=True)
+class Problem:
+    """A network that is read, and how steep its units are."""
+
+    graph: Graph
+    shape: tuple[int, ...]
+    slopes: dict[int, Slopes]
+    product: Product
+
+    def sectors(self, start: int, end: int) -> Sectors:
+        """Return LipSDP's data of a part."""
+        return sectors_of(system_of(self.graph, start, end, self.slopes))
+
+    def parts(self, units: int) -> list[tuple[int, int, bool]]:
+        """Cut the network where all of it passes: parts for LipSDP as long as they may be, and single layers.
+
+        Args:
+            units: the largest number of units of a part.
+
+        Returns:
+            For each part its start, its end, and whether LipSDP is for it.
+        """
+        waists, found, k = self.graph.waists(), [], 0
+        while k < len(waists) - 1:
+            last = k
+            while last + 1 < len(waists) and is_dense(self.graph, waists[k], waists[last + 1], units):
+                last += 1
+            tight = any(place in self.slopes for place in range(waists[k] + 1, waists[last] + 1))
+            end = max(last, k + 1)
+            found.append((waists[k], waists[end], tight and end == last))
+            k = end
+        return found
 
 
-def _chain(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the layers, with their dotted names, in the order in which they are called."""
-    kind = type_before_parametrizations(module)
-    called = _called(name, module)
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise TypeError(
-            f"{called} has forward hooks, which may change its output: remove them; "
-            "weight_norm and spectral_norm of torch.nn.utils.parametrizations do without"
-        )
-    own = [entry for entry in vars(module) if callable(getattr(type(module), entry, None))]
-    if own:
-        raise TypeError(f"{called} has its own {', '.join(own)}: the bound knows torch's alone")
-    if kind is nn.Sequential:
-        for key, child in module._modules.items():  # named_children() would leave out a layer's second call
-            if child is not None:
-                yield from _chain(child, f"{name}.{key}" if name else key)
-    elif kind in CONSTANTS:
-        yield name, module
-    else:
-        raise TypeError(
-            f"{called} is not understood: an upper bound needs nn.Sequential of "
-            f"{', '.join(known.__name__ for known in CONSTANTS)}; lower(...) takes any model"
-        )
+def problem_of(model: Model, shape: tuple[int, ...], p: float, box: Box | None) -> Problem:
+    """Read a model, and bound the slopes of its units."""
+    inner = module_of(model)
+    for name, layer in inner.named_modules():
+        if layer.training and isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"module {name!r} ({type(layer).__name__}) is in training mode, where its output depends on the other "
+                "samples and has no Lipschitz constant: call model.eval() first"
+            )
+    with torch.no_grad(), evaluating(inner):
+        graph = read(inner, shape)
+        slopes = slopes_of(graph, box)
+    return Problem(graph, shape, slopes, Product(graph, p, tops_of(slopes)))
 
 
-def _read(name: str, layer: nn.Module, shape: Shape, p: float) -> tuple[float, Shape]:
-    """Return the constant of a layer and the shape of its outputs."""
-    kind = type_before_parametrizations(layer)
-    called = _called(name, layer)
-    tensors = [*layer.parameters(), *layer.buffers(), *_weight_of(layer)]
-    for tensor in tensors:
-        if tensor.is_complex() or not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{called} must have finite real weights; got NaN, infinite or complex ones")
-    like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
-    try:
-        constant = CONSTANTS[kind](layer, shape, p)
-        output = layer(torch.zeros(2, *shape, dtype=like.dtype, device=like.device))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{called}, given inputs of shape {shape}: {reason}") from error
-    if len(output) != 2:
-        raise ValueError(f"{called}, given inputs of shape {shape}, mixes samples: keep the first dimension")
-    if not 0 <= constant < math.inf:
-        raise ValueError(f"{called} must have a finite Lipschitz constant; got {constant}: check its settings")
-    return constant, tuple(output.shape[1:])
+def _best(problem: Problem, method: str, deadline: float) -> tuple[float, str, tuple[Part, ...]]:
+    """Return the bound, the name of its method, and its parts."""
+    last = len(problem.graph.nodes) - 1
+    whole = problem.product.between(0, last)
+    simple = (whole, NAMES["product"], (Part(0, last, whole),))
+    if method == "product" or problem.product.p != 2 or whole == 0:
+        return simple
+    kind = "eclipse" if method == "eclipse" else "sdp"
+    parts: list[Part] = []
+    used: list[str] = []
+    todo = problem.parts(LARGEST["eclipse"])
+    for number, (start, end, tight) in enumerate(todo):
+        value = problem.product.between(start, end)
+        part = Part(start, end, value)
+        if tight:
+            share = (deadline - time.monotonic()) / sum(entry[2] for entry in todo[number:])
+            better, how = _tight(problem, start, end, kind, time.monotonic() + max(share, 0.0))
+            if better is not None and better.value < value:
+                part = better
+                used.append(how)
+        parts.append(part)
+    total = 1.0
+    for part in parts:
+        total = times(total, part.value)
+    if not used or total >= whole:
+        return simple
+    names = [NAMES[name] for name in ("sdp", "eclipse") if name in used]
+    mixed = len(parts) > len(used) and any(part.multipliers is None and part.value != 1 for part in parts)
+    return total, " and ".join([*names, *([NAMES["product"]] if mixed else [])]), tuple(parts)
 
 
-def _weight_of(layer: nn.Module) -> list[Tensor]:
-    """Return what a parametrization makes of the weight, which no parameter holds."""
-    weight = getattr(layer, "weight", None)
-    return [weight] if isinstance(weight, Tensor) else []
+def _tight(problem: Problem, start: int, end: int, kind: str, deadline: float) -> tuple[Part | None, str]:
+    sectors = problem.sectors(start, end)
+    sizes = torch.cat(sectors.sizes)
+    if not bool(((sizes == 0) | ((sizes > 1 / FAR) & (sizes < FAR))).all()):
+        return None, kind  # their squares could vanish, unseen
+    with few_threads(sectors.inputs + len(sectors)):
+        first = multipliers_by_layer(sectors)
+        if first is None:
+            return None, kind
+        how, multipliers = "eclipse", first
+        if kind == "sdp" and len(sectors) <= LARGEST["sdp"] and time.monotonic() < deadline:
+            multipliers = solve(sectors, first, gap=GAP, deadline=deadline).multipliers
+            how = "sdp"
+        part = proven_part(sectors, start, end, multipliers)
+        if part is None and how == "sdp":
+            # Half-way to the multipliers of the start P is further inside.
+            part, how = proven_part(sectors, start, end, first), "eclipse"
+    return part, how
 
 
-def _called(name: str, module: nn.Module) -> str:
-    kind = type_before_parametrizations(module).__name__
-    return f"module {name!r} ({kind})" if name else f"the model ({kind})"
-
-
-def _times(value: float, constant: float) -> float:
-    """Multiply and round up; a product that leaves the range of floats becomes its end, never zero or NaN."""
-    if value == 0 or constant == 0:
-        return 0.0
-    if constant == 1:
-        return value
-    return max(math.nextafter(value * constant, math.inf), sys.float_info.min)
+def proven_part(sectors: Sectors, start: int, end: int, multipliers: Tensor) -> Part | None:
+    """Return a proven part for multipliers; None where rounding is in the way."""
+    square = proven_square(sectors, multipliers)
+    if not math.isfinite(square):
+        return None
+    return Part(start, end, times(math.sqrt(square), 1 + 1e-15), multipliers)

@@ -1,0 +1,193 @@
+"""Read the layers of a model and how they are joined.
+
+Python's own branches and loops are followed as they run; a branch that looks at numbers cannot be, and raises. The
+graph that was read is run beside the model, and must give the same outputs to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from cheaplip.lipschitz.network.functions import SAMPLES, alone, is_of_torch, name_of
+from cheaplip.lipschitz.network.graph import Graph, Node
+from cheaplip.lipschitz.network.joins import SIDE_BY_SIDE, SUMS, side_by_side, sum_of
+from cheaplip.lipschitz.network.linear import moved, unchanged
+from cheaplip.lipschitz.network.registry import RULES
+from cheaplip.lipschitz.network.rules import Shape
+from cheaplip.lipschitz.network.running import Run
+from cheaplip.lipschitz.network.tracing import REMEDY, Root, module_of, trace
+from cheaplip.modes import Model
+
+_PRODUCTS = {"mul", "imul", "multiply", "truediv", "itruediv", "div", "divide", "matmul", "mm", "bmm", "pow", "einsum"}
+_TUPLES = {"chunk", "split", "unbind", "tensor_split"}
+
+
+def read(model: Model, shape: Shape) -> Graph:
+    """Return the graph of a model for inputs of a shape.
+
+    Args:
+        model: a module, in eval mode.
+        shape: of one input.
+
+    Raises:
+        TypeError: naming the module or function that is not understood.
+        ValueError: naming the one that is understood only otherwise, has weights that are not finite, or mixes samples.
+    """
+    root = Root(module_of(model))
+    traced = trace(root)
+    parameter = next((t for t in [*root.parameters(), *root.buffers()] if t.is_floating_point()), torch.zeros(()))
+    x = torch.rand(SAMPLES, *shape, generator=torch.Generator().manual_seed(0)).to(parameter)
+    with torch.no_grad():
+        run = Run(traced, x.clone())
+        graph = _Reader(run).graph()
+        expected = root(x.clone())
+    if not isinstance(expected, Tensor) or not torch.equal(run.result.nan_to_num(), expected.nan_to_num()):
+        raise ValueError(
+            "the model's outputs are not those of the layers that were read: it is random, or does something that "
+            "depends on more than its input"
+        )
+    return graph
+
+
+@final
+class _Reader:
+    """Turns the calls that depend on the input into nodes."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.nodes: list[Node] = []
+        self.depends: set[fx.Node] = set()
+        self.places: dict[fx.Node, int] = {}
+        self.shapes: dict[fx.Node, Shape] = {}
+        # Tuples of values, such as chunk gives, and the value they are parts of.
+        self.tuples: dict[fx.Node, fx.Node] = {}
+
+    def graph(self) -> Graph:
+        for n in self.run.calls:
+            if n.op == "placeholder":
+                self.depends.add(n)
+                self._append(n, Node("", "input", tuple(self.run.value(n).shape[1:])))
+            elif n.op == "output":
+                self._end(n)
+            else:
+                self._read(n)
+        return Graph(tuple(self.nodes))
+
+    def _append(self, n: fx.Node, node: Node) -> None:
+        self.places[n], self.shapes[n] = len(self.nodes), node.shape
+        self.nodes.append(node)
+
+    def _end(self, n: fx.Node) -> None:
+        """Make the output the last node, also where it is used again."""
+        result = n.args[0]
+        value = self.run.value(result) if isinstance(result, fx.Node) else result
+        if not isinstance(result, fx.Node) or not isinstance(value, Tensor):
+            raise TypeError(f"the model must return one floating tensor; got {type(value).__name__}")
+        if result not in self.places:
+            raise ValueError("the model's output does not depend on its input")
+        if self.places[result] != len(self.nodes) - 1:
+            shape = self.shapes[result]
+            self.nodes.append(Node("", "output", shape, (self.places[result],), (unchanged(None, shape),)))
+
+    def _read(self, n: fx.Node) -> None:
+        sources = [source for source in n.all_input_nodes if source in self.depends]
+        value = self.run.value(n)
+        self.run.check_memory(n, self.depends)
+        if not sources or not _holds_tensors(value):
+            return  # a constant, such as a shape
+        called = self.run.called(n)
+        if isinstance(value, Tensor) and not value.is_floating_point():
+            raise TypeError(f"{called} gives {value.dtype} numbers, which have no Lipschitz constant: {REMEDY}")
+        self.depends.add(n)
+        try:
+            self._understand(n, sources, value)
+        except _UnknownError as error:
+            raise TypeError(f"{called} {error}: {REMEDY}") from None
+        except Exception as error:  # whatever a function raises on arguments that no rule thought of
+            reason = str(error).strip().partition("\n")[0]
+            shapes = ", ".join(str(self.shapes[source]) for source in sources if source in self.shapes)
+            raise ValueError(f"{called}, given inputs of shape {shapes}: {reason}") from error
+
+    def _understand(self, n: fx.Node, sources: list[fx.Node], value: Any) -> None:
+        name = name_of(n.target)
+        if n.op == "call_function" and not is_of_torch(n.target):
+            raise _UnknownError("is no function of torch and is not understood")
+        if n.op != "call_module" and name in _TUPLES and isinstance(value, (tuple, list)):
+            self.tuples[n] = sources[0]
+            return
+        if not isinstance(value, Tensor):
+            raise ValueError(f"it must give one tensor; got {type(value).__name__}")
+        if value.dim() == 0 or len(value) != SAMPLES:
+            raise ValueError("it mixes samples: keep the first dimension as it is")
+        shape = tuple(value.shape[1:])
+        if n.op == "call_module":
+            self._append(n, self._of_module(n, sources[0], shape))
+        elif name == "getitem" and sources[0] in self.tuples:
+            self._append(n, self._of_part(n, sources[0], shape))
+        elif name in SIDE_BY_SIDE:
+            self._append(n, side_by_side(self.run, n, self.places, self.shapes, shape))
+        elif name in SUMS:
+            self._append(n, sum_of(self.run, n, self.places, self.shapes, shape))
+        else:
+            self._append(n, self._of_function(n, name, shape))
+
+    def _of_module(self, n: fx.Node, source: fx.Node, shape: Shape) -> Node:
+        name, kind = self.run.label(n)
+        layer = self.run.layer(n)
+        if n.args != (source,) or n.kwargs:
+            raise ValueError("it needs one input and no other arguments")
+        rule = RULES[type_before_parametrizations(layer)](layer, self.shapes[source])
+        return Node(name, kind, shape, (self.places[source],), (rule,))
+
+    def _of_part(self, n: fx.Node, parts: fx.Node, shape: Shape) -> Node:
+        source, which = self.tuples[parts], n.args[1]
+        if not isinstance(which, int):
+            raise ValueError("it must pick one of the parts")
+        call = self.run.of_one(parts, source)
+        rule = moved(lambda x: call(x)[which], self.shapes[source])
+        return Node(n.name, "part", shape, (self.places[source],), (rule,))
+
+    def _of_function(self, n: fx.Node, name: str, shape: Shape) -> Node:
+        used = [a for a in _flat((n.args, n.kwargs)) if isinstance(a, fx.Node) and a in self.depends]
+        if len(used) > 1:
+            product = " by a product or quotient, which is not Lipschitz over all space" if name in _PRODUCTS else ""
+            raise _UnknownError(f"combines values of the network{product} and is not understood")
+        source = used[0]
+        behind = (n.args[0] if n.args else n.kwargs.get("input")) is not source
+        if behind and name not in ("mul", "imul", "multiply"):
+            raise _UnknownError("is not understood with the network's value in second place")
+        arguments = [self.run.constant(a) for a in n.args[0 if behind else 1 :] if a is not source]
+        named = {key: self.run.constant(a) for key, a in n.kwargs.items() if a is not source}
+        call = self.run.of_one(n, source)
+        rule = alone(name, arguments, named, call, self.shapes[source])
+        if rule is None:
+            raise _UnknownError("is not understood")
+        return Node(n.name, name, shape, (self.places[source],), (rule,))
+
+
+@final
+class _UnknownError(Exception):
+    """A function that no rule is known for."""
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, slice):
+        value = [value.start, value.stop, value.step]
+    if isinstance(value, (tuple, list)):
+        for entry in value:
+            yield from _flat(entry)
+    else:
+        yield value
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
+        return any(isinstance(entry, Tensor) for entry in value)
+    return isinstance(value, Tensor)
