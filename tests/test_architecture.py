@@ -24,6 +24,7 @@ ORDER = (
     *(
         "files",
         "checks",
+        "counting",
         "sources",
         "factories",
         "drawing",

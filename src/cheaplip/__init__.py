@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from cheaplip import attacks, lipschitz
     from cheaplip.control import Discrepancy
     from cheaplip.evaluation import evaluate
-    from cheaplip.penalties import LayerProductPenalty, LipschitzPenalty, WeightPenalty
+    from cheaplip.penalties import (
+        LayerProductPenalty,
+        LipschitzPenalty,
+        MarginLoss,
+        UpperBoundPenalty,
+        WeightPenalty,
+    )
     from cheaplip.runs import load
     from cheaplip.training import History, fit
 
@@ -20,6 +26,8 @@ __all__ = [
     "History",
     "LayerProductPenalty",
     "LipschitzPenalty",
+    "MarginLoss",
+    "UpperBoundPenalty",
     "WeightPenalty",
     "attacks",
     "evaluate",
@@ -34,6 +42,8 @@ _LATER = {
     "History": "cheaplip.training",
     "LayerProductPenalty": "cheaplip.penalties",
     "LipschitzPenalty": "cheaplip.penalties",
+    "MarginLoss": "cheaplip.penalties",
+    "UpperBoundPenalty": "cheaplip.penalties",
     "WeightPenalty": "cheaplip.penalties",
     "evaluate": "cheaplip.evaluation",
     "fit": "cheaplip.training",

@@ -86,6 +86,20 @@ def vector_norm(x: Tensor, p: Norm = 2) -> Tensor:
     return value
 
 
+def span(x: Tensor) -> Tensor:
+    """Return the largest difference between two numbers of each sample, ``(n,)``.
+
+    As the norm of outputs it makes a Lipschitz constant one of margins: with ``p_out=span`` it is the largest
+    Lip(f_i - f_j) over all pairs of classes, and what all logits do alike does not count.
+
+    Example:
+        >>> span(torch.tensor([[1.0, 3.0, -2.0]]))
+        tensor([5.])
+    """
+    flat = x.flatten(1)
+    return flat.amax(1) - flat.amin(1)
+
+
 def norm_gradient(x: Tensor, p: Norm = 2, norm: Tensor | None = None) -> Tensor:
     """Return a (sub)gradient of each sample's norm; zero where the sample is zero.
 

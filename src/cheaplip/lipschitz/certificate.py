@@ -101,7 +101,7 @@ def load(file: str | Path) -> Certificate:
     if not file.is_file():
         raise FileNotFoundError(f"there is no certificate {file}")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             found = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "about"}
         return _made(about, found)

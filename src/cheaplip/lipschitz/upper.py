@@ -78,18 +78,19 @@ def upper(
         >>> tight.method, loose.method, tight.value < loose.value
         ('LipSDP-Neuron', 'layer product', True)
     """
-    p = _checked(p, method, domain)
+    p = checked(p, method, domain)
     if not (isinstance(seconds, (int, float)) and seconds >= 0):
         raise ValueError(f"seconds must be a number of at least 0; got {seconds!r}")
     within = box if domain == "box" else None
     problem = problem_of(model, shape_of(x), p, within)
     with torch.no_grad():
-        bound = _best(problem, method, time.monotonic() + seconds)
+        bound = bounded(problem, method, time.monotonic() + seconds)
     certificate = Certificate(bound[0], p, bound[1], within, problem.shape, bound[2])
     return Bound(bound[0], bound[1], proven=True, domain=domain, certificate=certificate)
 
 
-def _checked(p: Norm, method: str, domain: str) -> float:
+def checked(p: Norm, method: str, domain: str) -> float:
+    """Return the norm, and raise for arguments that do not fit."""
     norm = check_norm(p)
     if callable(norm):
         raise ValueError("p must be 1, 2 or inf for an upper bound; got a callable")
@@ -163,9 +164,18 @@ def problem_of(model: Model, shape: tuple[int, ...], p: float, box: Box | None) 
     return Problem(graph, shape, slopes, Product(graph, p, tops_of(slopes)))
 
 
-def _best(problem: Problem, method: str, deadline: float) -> tuple[float, str, tuple[Part, ...]]:
-    """Return the bound, the name of its method, and its parts."""
-    last = len(problem.graph.nodes) - 1
+def bounded(
+    problem: Problem, method: str, deadline: float, end: int | None = None
+) -> tuple[float, str, tuple[Part, ...]]:
+    """Return the bound, the name of its method, and its parts.
+
+    Args:
+        problem: the network that was read.
+        method: one of ``METHODS``.
+        deadline: by ``time.monotonic()``.
+        end: the last node, a waist; None for the output.
+    """
+    last = len(problem.graph.nodes) - 1 if end is None else end
     whole = problem.product.between(0, last)
     simple = (whole, NAMES["product"], (Part(0, last, whole),))
     if method == "product" or problem.product.p != 2 or whole == 0:
@@ -173,13 +183,13 @@ def _best(problem: Problem, method: str, deadline: float) -> tuple[float, str, t
     kind = "eclipse" if method == "eclipse" else "sdp"
     parts: list[Part] = []
     used: list[str] = []
-    todo = problem.parts(LARGEST["eclipse"])
-    for number, (start, end, tight) in enumerate(todo):
-        value = problem.product.between(start, end)
-        part = Part(start, end, value)
+    todo = [part for part in problem.parts(LARGEST["eclipse"]) if part[1] <= last]
+    for number, (start, stop, tight) in enumerate(todo):
+        value = problem.product.between(start, stop)
+        part = Part(start, stop, value)
         if tight:
             share = (deadline - time.monotonic()) / sum(entry[2] for entry in todo[number:])
-            better, how = _tight(problem, start, end, kind, time.monotonic() + max(share, 0.0))
+            better, how = _tight(problem, start, stop, kind, time.monotonic() + max(share, 0.0))
             if better is not None and better.value < value:
                 part = better
                 used.append(how)

@@ -53,15 +53,15 @@ def check_optimizer(optimizer: Any, model: nn.Module) -> None:
         raise ValueError("the optimizer drives no parameter of the model: make it from this model's parameters()")
 
 
-def check_penalties(penalties: list[Any], controls: list[Any]) -> None:
-    """Raise unless penalties can be called, and every control drives one of them."""
+def check_penalties(penalties: list[Any], controls: list[Any], loss: Any) -> None:
+    """Raise unless penalties can be called, and every control drives one of them or the loss."""
     for penalty in penalties:
         if isinstance(penalty, type) or not callable(penalty):
             raise TypeError(f"penalty must be a penalty such as LipschitzPenalty, or a list; got {_named(penalty)}")
     for control in controls:
         if not isinstance(control, Discrepancy):
             raise TypeError(f"control must be a Discrepancy, or a list of them; got {_named(control)}")
-        if not any(control.penalty is penalty for penalty in penalties):
+        if not any(control.penalty is driven for driven in (*penalties, loss)):
             raise ValueError("a control drives a penalty that is not trained with: pass the same object as penalty")
 
 

@@ -27,7 +27,7 @@ from cheaplip.training.checks import (
 from cheaplip.training.history import History
 from cheaplip.training.progress import Progress
 from cheaplip.training.state import states_of_loader, states_of_penalties
-from cheaplip.training.step import Step, penalty_figures
+from cheaplip.training.step import Step
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -66,7 +66,7 @@ def fit(
         loader: minibatches ``(x, y)``; if it has ``set_epoch``, it is told the epoch, counted from 0. For a resumed
             run to be exact, the order must depend on the epoch, on torch's global generator or on the torch.Generator
             of the loader or its sampler.
-        loss: of outputs and labels, a scalar.
+        loss: of outputs and labels, a scalar; a :class:`MarginLoss` may be driven by a control, as penalties are.
         optimizer: over the model's parameters.
         epochs: how many.
         penalty: one or several; their terms add. One with ``joint`` shares the minibatch's forward.
@@ -112,12 +112,13 @@ def fit(
     check_model(model, loader)
     check_plan(epochs, lower_every, control_per, scheduler_per, scheduler)
     check_optimizer(optimizer, model)
-    check_penalties(penalties, controls)
+    check_penalties(penalties, controls, loss)
     check_calls(loss, adversary=adversary, select=select, accuracy=accuracy, lower=lower)
     check_surroundings(seed, checkpoint, resume, fabric, progress)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
     driving = {f"control_{k}": c for k, c in enumerate(controls)}
-    parts |= states_of_penalties(penalties) | driving
+    stateful = isinstance(loss, nn.Module) and bool(loss.state_dict())  # such as MarginLoss
+    parts |= states_of_penalties([*penalties, loss] if stateful else penalties) | driving
     configured = {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving
     kept = Checkpoint(None if checkpoint is None else Path(checkpoint), parts, configured)
     measure = Measures(model, select, accuracy, lower, lower_every, epochs, controls)
@@ -204,10 +205,10 @@ def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, 
         step(x, y)
         done += 1
         if bar.due():
-            bar.show(done, {"epoch": epoch + 1, **step.figures(), **penalty_figures(step.penalties)})
+            bar.show(done, {"epoch": epoch + 1, **step.figures(), **step.weights()})
     if done == steps:
         raise ValueError("the loader gave no minibatch: check the data and drop_last")
-    row = {"epoch": epoch + 1, "steps": done, **step.figures(), **penalty_figures(step.penalties)}
+    row = {"epoch": epoch + 1, "steps": done, **step.figures(), **step.weights()}
     if not row["loss"] < float("inf"):
         raise ValueError(f"the training loss is {row['loss']} in epoch {epoch + 1}: lower the learning rate or λ")
     row |= {"rate": float(step.optimizer.param_groups[0]["lr"]), "seconds": time.perf_counter() - begun}

@@ -113,6 +113,11 @@ class Step:
         for control in self.controls:
             control.step(loss if control.measure == "loss" else accuracy)
 
+    def weights(self) -> dict[str, float]:
+        """Return value and weight of each penalty, and of a loss that a control drives."""
+        driven = any(control.penalty is self.loss for control in self.controls)
+        return penalty_figures([*self.penalties, self.loss] if driven else self.penalties)
+
     def figures(self) -> dict[str, float]:
         """Return the mean loss and, for class labels, the accuracy of the epoch so far."""
         loss = float(self.total) / max(1, self.seen)

@@ -37,7 +37,8 @@ def multipliers_by_layer(sectors: Sectors) -> Tensor | None:
         inverse = torch.cholesky_inverse(leading)
     # P is homogeneous but for the output, which now tells the size of ρ, and with it of all multipliers.
     square = float(torch.linalg.eigvalsh(sectors.output @ inverse @ sectors.output.T)[-1])
-    return multipliers * square if square > 0 else multipliers
+    # A little more of it, since where slopes have two signs P is singular at exactly this size, whatever ρ is.
+    return multipliers * (square * (1 + 1e-6)) if square > 0 else multipliers
 
 
 def _largest_block(inverse: Tensor, weight: Tensor, low: Tensor, high: Tensor) -> float | None:
@@ -60,8 +61,10 @@ def _largest_block(inverse: Tensor, weight: Tensor, low: Tensor, high: Tensor) -
     best, chosen = 0.0, None
     for factor in torch.logspace(-3, 1, TRIES, dtype=torch.float64).tolist():
         t = guess * factor
+        # A little further than t, lest P be singular but for rounding.
+        _, outside = torch.linalg.cholesky_ex(before + 1.05 * t * coupled)
         cholesky, failed = torch.linalg.cholesky_ex(before + t * coupled)
-        if bool(failed):
+        if bool(outside) or bool(failed):
             continue
         half = torch.linalg.solve_triangular(cholesky, middle.T, upper=False)
         least = t - t * t * float(torch.linalg.eigvalsh(half.T @ half)[-1])

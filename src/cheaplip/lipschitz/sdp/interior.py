@@ -68,11 +68,11 @@ def solve(
 
     Reference: Helmberg, Rendl, Vanderbei, Wolkowicz 1996, "An interior-point method for semidefinite programming".
     """
-    # Both are doubled, which leaves P well inside the positive definite matrices.
-    square, multipliers = 2 * least_square(sectors, first), 2 * first
+    # Twice the multipliers and more than twice ρ leave P well inside the positive definite matrices.
+    square, multipliers = 2.5 * least_square(sectors, first), 2 * first
     point = _centre(sectors, square, multipliers) if 0 < square < math.inf else None
     if point is None:
-        return Solution(first, square / 2, math.inf, 0)
+        return Solution(first, square / 2.5, math.inf, 0)
     count, centring = 0, 0.3
     while count < STEPS and time.monotonic() <= deadline:
         feasible = point.residual(sectors) < FEASIBLE
