@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from cheaplip.counting import wilson
 from cheaplip.evaluation.harness import evaluate
-from cheaplip.evaluation.results import Result, Results, wilson
+from cheaplip.evaluation.results import Result, Results
 
 __all__ = ["Result", "Results", "evaluate", "wilson"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cheaplip.attacks import Threat, doubts
 from cheaplip.attacks.losses import check_classes, check_output
 from cheaplip.evaluation.batches import batches, count
+from cheaplip.evaluation.certified import certified, radii_of
 from cheaplip.evaluation.results import Result, Results
 from cheaplip.modes import Model, evaluating, modules_of, unwrap
 from cheaplip.norms import vector_norm
@@ -28,6 +29,7 @@ def evaluate(
     *,
     seed: int = 0,
     limit: int | None = None,
+    certify: bool | Sequence[float] = False,
     batch_size: int = 1000,
     device: torch.device | str | None = None,
     progress: bool = False,
@@ -47,6 +49,9 @@ def evaluate(
             follows an ``@`` in a name tells runs of one attack apart: ``pgd@1.5``.
         seed: of all random draws; the same seed gives the same bits, whatever other attacks there are.
         limit: how many images are attacked, the first of the loader; None for all. Clean accuracy is over all images.
+        certify: prove as well how many of the attacked images no change of a radius can alter, see
+            :func:`cheaplip.lipschitz.certify`: the radii, or True for those of the attacks in the 2-norm. Results are
+            named ``certified@1``; the truth lies between them and the attacks.
         batch_size: how many images at a time.
         device: where the model is; None for where its parameters are.
         progress: show a bar on standard error.
@@ -57,7 +62,8 @@ def evaluate(
 
     Raises:
         ValueError: if an attack leaves its threat or returns NaN, if the model does, or for bad arguments.
-        TypeError: for values instead of labels: this is about classification.
+        TypeError: for values instead of labels: this is about classification; with ``certify``, naming a module that no
+            proof covers.
 
     Example:
         >>> from cheaplip.attacks import PGD
@@ -68,25 +74,29 @@ def evaluate(
     """
     attacks = dict(attacks or {})
     _check_arguments(attacks, seed, limit, batch_size)
+    radii = radii_of(certify, attacks)
     used = modules_of(model, modules)
     place = _device_of(used) if device is None else torch.device(device)
     total = count(loader)
     if total is not None:
         total += len(attacks) * min(total, total if limit is None else limit)
-    tally = _Tally(unwrap(model), attacks, seed)
+    tally = _Tally(unwrap(model), attacks, seed, keep=bool(radii))
     with _undisturbed(used, seed, place), _bar(progress, total) as advance:
         for number, (x, y) in enumerate(batches(loader, batch_size, place)):
             rest = len(x) if limit is None else max(0, min(len(x), limit - number * batch_size))
             tally.batch(number, x, y, rest, advance)
-    return tally.results()
+        found = tally.results()
+        proven = certified(model, *tally.kept(), radii) if radii else {}
+    return Results({**found, **proven}, found.doubts)
 
 
 @final
 class _Tally:
     """What was right so far, clean and under each attack."""
 
-    def __init__(self, model: Model, attacks: dict[str, AnyAttack], seed: int) -> None:
-        self.model, self.attacks, self.seed = model, attacks, seed
+    def __init__(self, model: Model, attacks: dict[str, AnyAttack], seed: int, *, keep: bool) -> None:
+        self.model, self.attacks, self.seed, self.keep = model, attacks, seed, keep
+        self.pairs: list[tuple[Tensor, Tensor]] = []
         self.right: dict[str, list[Tensor]] = {"clean": [], **{name: [] for name in attacks}}
         self.seconds = dict.fromkeys(self.right, 0.0)
         self.doubts: tuple[str, ...] = ()
@@ -101,6 +111,8 @@ class _Tally:
         if not limit:
             return
         x, y, clean = x[:limit], y[:limit], clean[:limit]
+        if self.keep:
+            self.pairs.append((x.cpu(), y.cpu()))
         if number == 0 and any(_threat_of(attack).eps is not None for attack in self.attacks.values()):
             self.doubts = doubts(self.model, x, y)
         for name, attack in self.attacks.items():
@@ -113,6 +125,11 @@ class _Tally:
             self.right[name].append((right if _threat_of(attack).eps is None else right & clean).cpu())
             self.seconds[name] += time.perf_counter() - started
             advance(limit)
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """Return the images that were attacked, and their labels."""
+        x, y = (torch.cat(part) for part in zip(*self.pairs, strict=True))
+        return x, y
 
     def results(self) -> Results:
         """Return all that was counted."""

@@ -26,6 +26,7 @@ class Result:
         steps: gradient steps of a run, or None.
         restarts: runs per loss, or None.
         weak: whether the attack is known to overstate robustness.
+        proven: whether it is a proof, below the truth, where an attack is above it.
         seconds: how long the attack took.
     """
 
@@ -38,6 +39,7 @@ class Result:
     steps: int | None = None
     restarts: int | None = None
     weak: bool = False
+    proven: bool = False
     seconds: float = 0.0
 
     @property
@@ -70,6 +72,7 @@ class Result:
             "steps": self.steps,
             "restarts": self.restarts,
             "weak": self.weak or None,
+            "proven": self.proven or None,
             "images": self.images,
             "accuracy": self.accuracy,
             "interval": list(self.interval),

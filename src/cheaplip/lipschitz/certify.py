@@ -14,7 +14,8 @@ from torch import Tensor
 from cheaplip.counting import wilson
 from cheaplip.lipschitz.margins import by_one, by_pair
 from cheaplip.lipschitz.network.tracing import module_of
-from cheaplip.lipschitz.upper import checked, problem_of, shape_of
+from cheaplip.lipschitz.problem import problem_of, shape_of
+from cheaplip.lipschitz.upper import checked
 from cheaplip.modes import Model
 from cheaplip.norms import Box, Norm, box_tensors
 

@@ -11,8 +11,9 @@ from cheaplip.lipschitz.bound import Bound, Interval
 from cheaplip.lipschitz.certificate import Certificate, Part
 from cheaplip.lipschitz.lower import lower
 from cheaplip.lipschitz.network.graph import times
+from cheaplip.lipschitz.problem import Problem, problem_of
 from cheaplip.lipschitz.sdp.sectors import is_proven
-from cheaplip.lipschitz.upper import Problem, problem_of, upper
+from cheaplip.lipschitz.upper import upper
 from cheaplip.modes import Model
 from cheaplip.norms import Box, Norm
 

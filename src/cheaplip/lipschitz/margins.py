@@ -12,10 +12,11 @@ from torch import Tensor
 
 from cheaplip.lipschitz.dense import is_dense, system_of
 from cheaplip.lipschitz.network.graph import times, up
+from cheaplip.lipschitz.problem import Problem
 from cheaplip.lipschitz.sdp.eclipse import multipliers_by_layer
 from cheaplip.lipschitz.sdp.interior import few_threads, solve
 from cheaplip.lipschitz.sdp.sectors import Sectors, least_square, proven_square
-from cheaplip.lipschitz.upper import LARGEST, Problem, bounded
+from cheaplip.lipschitz.upper import LARGEST, bounded
 
 # |z_i - z_j| is at most so many times the p-norm of z.
 SPREAD = {1.0: 1.0, 2.0: math.sqrt(2) * (1 + 1e-15), math.inf: 2.0}
@@ -79,7 +80,7 @@ def _by_rows(problem: Problem, start: int, end: int) -> Tensor:
     change = torch.linalg.vector_norm(weight[:, None] - weight[None], ord=dual, dim=-1)
     lost = torch.linalg.vector_norm(sizes[:, None] + sizes[None].abs(), ord=dual, dim=-1)
     eps = torch.finfo(torch.float64).eps
-    bounds = change * (1 + 1e-14) + 4 * (system.terms + weight.shape[1] + 8) * eps * lost
+    bounds: Tensor = change * (1 + 1e-14) + 4 * (system.terms + weight.shape[1] + 8) * eps * lost
     return bounds.fill_diagonal_(0.0)
 
 

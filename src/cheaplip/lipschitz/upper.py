@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import final
 
 import torch
 from torch import Tensor
 
 from cheaplip.lipschitz.bound import Bound
-from cheaplip.lipschitz.boxes import slopes_of, tops_of
 from cheaplip.lipschitz.certificate import Certificate, Part
-from cheaplip.lipschitz.dense import Slopes, is_dense, system_of
-from cheaplip.lipschitz.network import Graph, read
+from cheaplip.lipschitz.dense import is_dense, system_of
 from cheaplip.lipschitz.network.graph import times
-from cheaplip.lipschitz.network.tracing import module_of
-from cheaplip.lipschitz.product import FAR, Product
+from cheaplip.lipschitz.piecewise import Exact, exact
+from cheaplip.lipschitz.problem import Problem, problem_of, shape_of
+from cheaplip.lipschitz.product import FAR
 from cheaplip.lipschitz.sdp.eclipse import multipliers_by_layer
 from cheaplip.lipschitz.sdp.interior import few_threads, solve
-from cheaplip.lipschitz.sdp.sectors import Sectors, proven_square, sectors_of
-from cheaplip.modes import Model, evaluating
-from cheaplip.norms import Box, Norm, check_norm
+from cheaplip.lipschitz.sdp.sectors import Sectors, proven_square
+from cheaplip.modes import Model
+from cheaplip.norms import Box, Norm, box_tensors, check_norm
 
-METHODS = ("auto", "product", "eclipse", "sdp")
+METHODS = ("auto", "product", "eclipse", "sdp", "exact")
 NAMES = {"product": "layer product", "eclipse": "ECLipsE-Fast", "sdp": "LipSDP-Neuron"}
 # How many units a part may have, by the method; beyond that it takes too long or too much memory.
-LARGEST = {"eclipse": 1536, "sdp": 1100}
+LARGEST = {"eclipse": 1536, "sdp": 1100, "exact": 200}
 # How far from its least value, relatively, LipSDP may stop.
 GAP = 1e-4
 
@@ -55,7 +52,8 @@ def upper(
         x: inputs ``(n, *input)``; only their shape counts.
         p: the norm of inputs and outputs: 1, 2 or inf.
         method: ``"product"`` of the layers' constants; ``"eclipse"`` for ECLipsE-Fast; ``"sdp"`` for LipSDP-Neuron to a
-            relative gap of 1e-4; ``"auto"`` for the best of them that ``seconds`` allow.
+            relative gap of 1e-4; ``"auto"`` for the best of these that ``seconds`` allow; ``"exact"`` searches the
+            linear regions of a small piecewise-linear network, and has no certificate.
         domain: ``"all"`` space, or ``"box"``: slopes are then those that the units have while inputs stay in the box,
             and the bound holds for pairs of inputs in it.
         box: ``(low, high)``, numbers or one per channel; used with ``domain="box"``.
@@ -83,10 +81,44 @@ def upper(
         raise ValueError(f"seconds must be a number of at least 0; got {seconds!r}")
     within = box if domain == "box" else None
     problem = problem_of(model, shape_of(x), p, within)
+    if method == "exact":
+        return _exact(problem, within, seconds)
     with torch.no_grad():
         bound = bounded(problem, method, time.monotonic() + seconds)
     certificate = Certificate(bound[0], p, bound[1], within, problem.shape, bound[2])
     return Bound(bound[0], bound[1], proven=True, domain=domain, certificate=certificate)
+
+
+def _exact(problem: Problem, box: Box | None, seconds: float) -> Bound:
+    found = exactly(problem, box, seconds)
+    how = "exact" if found.complete else "branch and bound, not finished"
+    return Bound(found.upper, f"{how}, {found.cells} linear regions", proven=True, domain="box" if box else "all")
+
+
+def exactly(problem: Problem, box: Box | None, seconds: float) -> Exact:
+    """Search the linear regions of a network.
+
+    Raises:
+        ValueError: if it is no piecewise-linear network whose matrices can be written down without rounding.
+    """
+    graph, last = problem.graph, len(problem.graph.nodes) - 1
+    if not is_dense(graph, 0, last, LARGEST["exact"]):
+        raise ValueError(
+            f"an exact value is for networks of linear layers and at most {LARGEST['exact']} piecewise-linear units; "
+            "use method='auto'"
+        )
+    system = system_of(graph, 0, last, problem.slopes)
+    if system.terms:
+        raise ValueError(
+            "an exact value is for networks whose linear layers each stand alone: where two follow each other, such "
+            "as a BatchNorm, their product rounds; use method='auto'"
+        )
+    sides = None
+    if box is not None:
+        like = torch.zeros(1, *problem.shape, dtype=torch.float64)
+        low, high = (side.expand(like.shape[1:]).flatten() for side in box_tensors(box, like))
+        sides = (low, high)
+    return exact(system, p=problem.product.p, box=sides, seconds=seconds)
 
 
 def checked(p: Norm, method: str, domain: str) -> float:
@@ -101,67 +133,6 @@ def checked(p: Norm, method: str, domain: str) -> float:
     if domain not in ("all", "box"):
         raise ValueError(f"domain must be 'all' or 'box'; got {domain!r}")
     return norm
-
-
-def shape_of(x: Tensor) -> tuple[int, ...]:
-    """Return the shape of one sample."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor (n, *input), for its shape; got {type(x).__name__}")
-    if x.dim() < 2 or not math.prod(x.shape[1:]):
-        raise ValueError(f"x must hold samples, shape (n, *input); got {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"x must be a floating tensor, as inputs of the model are; got {x.dtype}")
-    return tuple(x.shape[1:])
-
-
-@final
-@dataclass(frozen=True)
-class Problem:
-    """A network that is read, and how steep its units are."""
-
-    graph: Graph
-    shape: tuple[int, ...]
-    slopes: dict[int, Slopes]
-    product: Product
-
-    def sectors(self, start: int, end: int) -> Sectors:
-        """Return LipSDP's data of a part."""
-        return sectors_of(system_of(self.graph, start, end, self.slopes))
-
-    def parts(self, units: int) -> list[tuple[int, int, bool]]:
-        """Cut the network where all of it passes: parts for LipSDP as long as they may be, and single layers.
-
-        Args:
-            units: the largest number of units of a part.
-
-        Returns:
-            For each part its start, its end, and whether LipSDP is for it.
-        """
-        waists, found, k = self.graph.waists(), [], 0
-        while k < len(waists) - 1:
-            last = k
-            while last + 1 < len(waists) and is_dense(self.graph, waists[k], waists[last + 1], units):
-                last += 1
-            tight = any(place in self.slopes for place in range(waists[k] + 1, waists[last] + 1))
-            end = max(last, k + 1)
-            found.append((waists[k], waists[end], tight and end == last))
-            k = end
-        return found
-
-
-def problem_of(model: Model, shape: tuple[int, ...], p: float, box: Box | None) -> Problem:
-    """Read a model, and bound the slopes of its units."""
-    inner = module_of(model)
-    for name, layer in inner.named_modules():
-        if layer.training and isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
-                f"module {name!r} ({type(layer).__name__}) is in training mode, where its output depends on the other "
-                "samples and has no Lipschitz constant: call model.eval() first"
-            )
-    with torch.no_grad(), evaluating(inner):
-        graph = read(inner, shape)
-        slopes = slopes_of(graph, box)
-    return Problem(graph, shape, slopes, Product(graph, p, tops_of(slopes)))
 
 
 def bounded(

@@ -53,7 +53,8 @@ class UpperBoundPenalty(nn.Module):
         square = torch.linalg.eigvalsh(spread(chain_of(model), self.bound))[-1]
         square = square.clamp_min(torch.finfo(square.dtype).tiny ** 0.5)
         self.value.copy_(square.detach().sqrt())
-        return self.weight * (square.sqrt() if self.power == 1 else square)
+        weighed: Tensor = self.weight * (square.sqrt() if self.power == 1 else square)
+        return weighed
 
 
 @final

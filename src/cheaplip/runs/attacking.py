@@ -15,6 +15,9 @@ from cheaplip.models import check_fits
 from cheaplip.runs.folder import load, read_config, read_result, write_result
 from cheaplip.runs.parts import device_of, shows
 
+# Among the names of attacks, what is proven.
+CERTIFIED = "certified"
+
 
 def evaluate_run(
     run: str | Path,
@@ -33,7 +36,7 @@ def evaluate_run(
 
     Args:
         run: the run folder.
-        attacks: names as in :func:`cheaplip.attacks.named`.
+        attacks: names as in :func:`cheaplip.attacks.named`; ``certified`` for what is proven, in the 2-norm.
         eps: radii in units of the input, for all attacks that have one; None for each attack's own.
         limit: how many images are attacked, the first of the test set; None for all.
         seed: of noise and random starts.
@@ -63,9 +66,10 @@ def evaluate_run(
     model = load(folder).to(device_of(device))
     data = load_data(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
     check_fits(model, data.shape, data.classes)
-    chosen = chosen_for(data, attacks, eps)
+    chosen = chosen_for(data, [name for name in attacks if name != CERTIFIED], eps)
     begun = time.perf_counter()
-    found = evaluate(model, data.test, chosen, seed=seed, limit=limit, progress=shows(progress))
+    certify = False if CERTIFIED not in attacks else True if eps is None else list(eps)
+    found = evaluate(model, data.test, chosen, seed=seed, limit=limit, certify=certify, progress=shows(progress))
     result["robust"] = merged(result.get("robust", []), found.entries())
     seconds = result.get("seconds", {})
     result["seconds"] = seconds | {"evaluate": seconds.get("evaluate", 0.0) + time.perf_counter() - begun}

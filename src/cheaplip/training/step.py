@@ -115,7 +115,7 @@ class Step:
 
     def weights(self) -> dict[str, float]:
         """Return value and weight of each penalty, and of a loss that a control drives."""
-        driven = any(control.penalty is self.loss for control in self.controls)
+        driven = id(self.loss) in {id(control.penalty) for control in self.controls}
         return penalty_figures([*self.penalties, self.loss] if driven else self.penalties)
 
     def figures(self) -> dict[str, float]:

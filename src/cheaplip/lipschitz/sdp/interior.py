@@ -73,18 +73,19 @@ def solve(
     point = _centre(sectors, square, multipliers) if 0 < square < math.inf else None
     if point is None:
         return Solution(first, square / 2.5, math.inf, 0)
-    count, centring = 0, 0.3
+    sides, count, centring = _sides(sectors, point.dual), 0, 0.3
     while count < STEPS and time.monotonic() <= deadline:
-        feasible = point.residual(sectors) < FEASIBLE
+        feasible = point.residual(sectors, sides) < FEASIBLE
         if feasible and (point.gap <= gap * point.square or point.square - point.gap > ceiling):
             break
-        moved = _step(sectors, point, centring)
+        moved = _step(sectors, point, sides, centring)
         if moved is None:
             break
         point, length = moved
+        sides = _sides(sectors, point.dual)
         count += 1
         centring = 0.05 if length > 0.8 else 0.2 if length > 0.4 else 0.5
-    known = point.gap / point.square if point.residual(sectors) < FEASIBLE else math.inf
+    known = point.gap / point.square if point.residual(sectors, sides) < FEASIBLE else math.inf
     return Solution(point.multipliers, point.square, known, count)
 
 
@@ -102,10 +103,9 @@ class _Point(NamedTuple):
     def gap(self) -> float:
         return float((self.matrix * self.dual).sum() + self.multipliers @ self.slack)
 
-    def residual(self, sectors: Sectors) -> float:
-        """Return how far X and z are from feasible ones, relative to their size."""
+    def residual(self, sectors: Sectors, sides: _Sides) -> float:
+        """Return how far X, which has these sides, and z are from feasible ones, relative to their size."""
         trace = float(self.dual.diagonal()[: sectors.inputs].sum())
-        sides = _sides(sectors, self.dual)
         crossed = sides.ab.diagonal() + self.slack
         size = sides.aa.diagonal() + sides.bb.diagonal()
         return max(abs(trace - 1), float((crossed.abs() / size).max()) if len(crossed) else 0.0)
@@ -147,14 +147,14 @@ def _centre(sectors: Sectors, square: float, multipliers: Tensor) -> _Point | No
     return _Point(square, multipliers, matrix, mean * inverse, mean / multipliers)
 
 
-def _step(sectors: Sectors, at: _Point, centring: float) -> tuple[_Point, float] | None:
+def _step(sectors: Sectors, at: _Point, sides: _Sides, centring: float) -> tuple[_Point, float] | None:
     """Return the next point, and the shorter of its two step lengths; None where rounding ends it."""
     factor, failed = torch.linalg.cholesky_ex(at.matrix)
     if bool(failed):
         return None
     inverse = torch.cholesky_inverse(factor)
     mean = centring * at.gap / (len(at.matrix) + len(sectors))
-    change = _direction(sectors, at, inverse, mean)
+    change = _direction(sectors, at, sides, inverse, mean)
     if change is None:
         return None
     by = change[1:]
@@ -166,15 +166,14 @@ def _step(sectors: Sectors, at: _Point, centring: float) -> tuple[_Point, float]
     other = min(_inside(at.dual, dual_by), _positive(at.slack, slack_by))
     square, multipliers = at.square + length * float(change[0]), at.multipliers + length * by
     matrix = sectors.matrix(square, multipliers)
-    return _Point(square, multipliers, matrix, at.dual + other * dual_by, at.slack + other * slack_by), min(
-        length, other
-    )
+    moved = _Point(square, multipliers, matrix, at.dual + other * dual_by, at.slack + other * slack_by)
+    return moved, min(length, other)
 
 
-def _direction(sectors: Sectors, at: _Point, inverse: Tensor, mean: float) -> Tensor | None:
+def _direction(sectors: Sectors, at: _Point, x: _Sides, inverse: Tensor, mean: float) -> Tensor | None:
     """Return how ρ and the multipliers change: ``tr(P_i X P_j P⁻¹)`` is the matrix of their equations."""
     n = sectors.inputs
-    x, z = _sides(sectors, at.dual), _sides(sectors, inverse)
+    z = _sides(sectors, inverse)
     system = torch.empty(len(sectors) + 1, len(sectors) + 1, dtype=torch.float64)
     crossed = x.ab.T * z.ab
     system[1:, 1:] = (crossed + crossed.T + x.bb * z.aa + x.aa * z.bb) / 4
