@@ -20,6 +20,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from cheaplip.lipschitz.network.activations import PIECEWISE, SMOOTH
 from cheaplip.lipschitz.network.linear import unchanged
 from cheaplip.lipschitz.network.registry import RULES
 from cheaplip.lipschitz.network.tracing import called_by, module_of
@@ -62,7 +63,8 @@ def chain_of(model: Model) -> list[Layer]:
         elif RULES.get(type(layer)) is unchanged or isinstance(layer, nn.Flatten):
             continue
         else:
-            units = RULES[type(layer)](layer, (1,)).elementwise if type(layer) in RULES else None
+            known = type(layer) in (*PIECEWISE, *SMOOTH)
+            units = RULES[type(layer)](layer, (1,)).elementwise if known else None
             if units is None or not found:
                 raise TypeError(
                     f"{called_by(name, type(layer).__name__)} is not understood: a bound that is trained needs "
