@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, final
 
 from cheaplip.report.charts import Axes, Chart, Line, Style, draw
 from cheaplip.report.reading import Run
-from cheaplip.report.words import NORMS
+from cheaplip.report.words import NORMS, titled
 
 _NOTE = "Bars are 95 % intervals; at radius 0 the accuracy is that of the whole test set."
+_PROOF = " The truth lies between what is proven and what attacks leave."
 _NORM_WORDS = {"1": "1-norm", "2": "2-norm", "inf": "maximum norm"}
 _DASHED = 1
 
@@ -21,6 +22,11 @@ class _Kind(NamedTuple):
     norm: str
     attack: str
     weak: bool
+    proven: bool
+
+    @property
+    def called(self) -> str:
+        return titled(self._asdict())
 
 
 def robustness(runs: Sequence[Run], key: str) -> list[Chart]:
@@ -33,16 +39,18 @@ def robustness(runs: Sequence[Run], key: str) -> list[Chart]:
     kinds = list(dict.fromkeys(_kind(entry) for run in runs for entry in _with_radius(run)))
     charts: list[Chart] = []
     for group in _groups(kinds, len(runs) > 1):
-        norm, attack, weak = group[0]
+        norm, weak = group[0].norm, group[0].weak
+        proven = any(kind.proven for kind in group)
         if len(runs) > 1:
-            title = f"{_called(attack, weak)}, {_NORM_WORDS.get(norm, norm or 'norm not said')}"
+            title = f"{group[0].called}, {_NORM_WORDS.get(norm, norm or 'norm not said')}"
             lines = [_line(run, group[0], run.name, Style(k, k, k, weak)) for k, run in enumerate(runs)]
         else:
-            title = f"Accuracy under attack, {_NORM_WORDS.get(norm, norm or 'norm not said')}"
-            lines = [_line(runs[0], kind, _called(*kind[1:]), _style_of(k, kind)) for k, kind in enumerate(group)]
+            what = "Accuracy under attack and proven" if proven else "Accuracy under attack"
+            title = f"{what}, {_NORM_WORDS.get(norm, norm or 'norm not said')}"
+            lines = [_line(runs[0], kind, kind.called, _style_of(k, kind)) for k, kind in enumerate(group)]
         axes = Axes(f"radius ε, ‖δ‖{NORMS.get(norm, '')} ≤ ε", "accuracy on test images", share=True, whole=False)
         shown = [line for line in lines if line is not None]
-        charts.append(draw(f"{key}-radius-{len(charts)}", title, shown, axes, note=_NOTE))
+        charts.append(draw(f"{key}-radius-{len(charts)}", title, shown, axes, note=_NOTE + _PROOF * proven))
     return charts
 
 
@@ -60,15 +68,11 @@ def _with_radius(run: Run) -> list[dict[str, Any]]:
 
 
 def _kind(entry: dict[str, Any]) -> _Kind:
-    return _Kind(entry.get("norm", ""), entry["attack"], bool(entry.get("weak")))
+    return _Kind(entry.get("norm", ""), entry["attack"], bool(entry.get("weak")), bool(entry.get("proven")))
 
 
 def _style_of(place: int, kind: _Kind) -> Style:
     return Style(place, _DASHED if kind.weak else 0, place, kind.weak)
-
-
-def _called(attack: str, weak: bool) -> str:
-    return f"{attack} (weak)" if weak else attack
 
 
 def _line(run: Run, kind: _Kind, label: str, style: Style) -> Line | None:

@@ -184,7 +184,7 @@ def _weights(result: dict[str, Any]) -> list[Card]:
 
 def _attack_row(entry: dict[str, Any]) -> list[str]:
     steps = f"{entry['steps']:g}" if "steps" in entry else ""
-    name = f"{entry['attack']} (weak)" if entry.get("weak") else entry["attack"]
+    name = words.titled(entry)
     return [name, words.reach(entry), steps, f"{entry['images']:g}", percent(entry["accuracy"]), words.between(entry)]
 
 

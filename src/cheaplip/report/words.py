@@ -88,8 +88,18 @@ def attack(entry: Mapping[str, Any]) -> str:
         >>> attack({"attack": "pgd-paper", "weak": True, "norm": "2", "eps": 2.0}).replace(SPACE, " ")
         'pgd-paper (weak), ‖δ‖₂ ≤ 2'
     """
-    name = f"{entry['attack']} (weak)" if entry.get("weak") else str(entry["attack"])
-    return ", ".join(filter(None, (name, reach(entry))))
+    return ", ".join(filter(None, (titled(entry), reach(entry))))
+
+
+def titled(entry: Mapping[str, Any]) -> str:
+    """Return the name of an attack, and what kind of evidence it is where that is not plain.
+
+    Example:
+        >>> titled({"attack": "certified", "proven": True})
+        'certified (a proof)'
+    """
+    kind = " (weak)" if entry.get("weak") else " (a proof)" if entry.get("proven") else ""
+    return f"{entry['attack']}{kind}"
 
 
 def strongest(robust: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -99,6 +109,7 @@ def strongest(robust: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         >>> strongest([{"attack": "noise", "accuracy": 0.1}, {"attack": "pgd", "eps": 1.0, "accuracy": 0.4}])
         {'attack': 'pgd', 'eps': 1.0, 'accuracy': 0.4}
     """
+    robust = [entry for entry in robust if not entry.get("proven")]
     bounded = [entry for entry in robust if "eps" in entry]
     candidates = [entry for entry in bounded if not entry.get("weak")] or bounded or robust
     return min(candidates, key=_accuracy, default=None)
