@@ -2,6 +2,7 @@
 
 |x| = relu(x) + relu(-x) is a ReLU network of two layers. Nothing is steeper than |x|'s slope of 1, yet the norms of
 the two layers multiply to 2; applied k times over, |…|x|…| is |x| still, and the product is 2 to the power of k.
+LipSDP, which looks at all layers together, proves 1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rich.table import Table
 from torch import nn
 
 import cheaplip as cl
-from cheaplip.drawing import BLUE, GREY, ORANGE, save, styled
+from cheaplip.drawing import BLUE, GREEN, GREY, ORANGE, save, styled
 
 TIMES = (1, 2, 3, 4)
 
@@ -33,8 +34,8 @@ def absolute_value(times: int = 1) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def draw(intervals: list[cl.lipschitz.Interval]) -> Figure:
-    """Draw |x| with its steepest secant between the cones of both constants, and the product growing with depth."""
+def draw(intervals: list[cl.lipschitz.Interval], tight: list[float]) -> Figure:
+    """Draw |x| with its steepest secant between the cones of both constants, and the bounds over the depth."""
     x = torch.linspace(-1.5, 1.5, 301)
     size, first = x.abs(), intervals[0]
     u, v = (float(point) for point in first.pair)
@@ -59,6 +60,7 @@ def draw(intervals: list[cl.lipschitz.Interval]) -> Figure:
         left.set(xlim=(-1.5, 1.5), ylim=(-2.1, 2.3), xlabel="x", ylabel="f(x)")
         left.set_title("|x|, and where each constant lets f go from f(0) = 0")
         right.plot(TIMES, [i.upper for i in intervals], "s-", color=ORANGE, label="layer product (upper)")
+        right.plot(TIMES, tight, "^-", color=GREEN, markersize=9, label="LipSDP-Neuron (upper)")
         right.plot(TIMES, [i.lower for i in intervals], "o-", color=BLUE, label="steepest pair (lower): the true 1")
         right.set_yscale("log", base=2)
         right.set(xlabel="times that |·| is applied", ylabel="Lipschitz constant", title="|…|x|…| is |x| still")
@@ -75,16 +77,18 @@ def main() -> None:
     out: Path = parser.parse_args().out
     x = torch.linspace(-1, 1, 20).unsqueeze(1)
     table = Table(title="|x| = relu(x) + relu(-x): the true constant is 1")
-    for head in ("network", "norm", "lower (a pair)", "upper (layer product)"):
+    for head in ("network", "norm", "lower (a pair)", "upper (layer product)", "upper (LipSDP-Neuron)"):
         table.add_column(head, justify="left" if head == "network" else "right")
     for p in (1, 2, math.inf):
-        interval = cl.lipschitz.bounds(absolute_value(), x, p=p)
-        table.add_row("|x|", f"{p:g}", f"{interval.lower:.4f}", f"{interval.upper:.4f}")
-    intervals = [cl.lipschitz.bounds(absolute_value(times), x) for times in TIMES]
-    for times, interval in list(zip(TIMES, intervals, strict=True))[1:]:
-        table.add_row(f"|·| {times} times", "2", f"{interval.lower:.4f}", f"{interval.upper:.4f}")
+        interval = cl.lipschitz.bounds(absolute_value(), x, p=p, method="product")
+        best = f"{cl.lipschitz.upper(absolute_value(), x).value:.4f}" if p == 2 else ""
+        table.add_row("|x|", f"{p:g}", f"{interval.lower:.4f}", f"{interval.upper:.4f}", best)
+    intervals = [cl.lipschitz.bounds(absolute_value(times), x, method="product") for times in TIMES]
+    tight = [cl.lipschitz.upper(absolute_value(times), x).value for times in TIMES]
+    for times, interval, value in list(zip(TIMES, intervals, tight, strict=True))[1:]:
+        table.add_row(f"|·| {times} times", "2", f"{interval.lower:.4f}", f"{interval.upper:.4f}", f"{value:.4f}")
     Console().print(table)
-    print(f"picture: {save(draw(intervals), out / 'absolute_value.png')}")
+    print(f"picture: {save(draw(intervals, tight), out / 'absolute_value.png')}")
 
 
 if __name__ == "__main__":

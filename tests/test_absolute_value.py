@@ -31,9 +31,12 @@ def test_layer_product_of_the_absolute_value_is_two_and_the_truth_one(p: float) 
     net = runpy.run_path(str(SCRIPT))["absolute_value"]()
     x = torch.linspace(-2, 2, 9).unsqueeze(1)
     assert torch.equal(net(x), x.abs())
-    interval = cl.lipschitz.bounds(net, x, p=p)
+    interval = cl.lipschitz.bounds(net, x, p=p, method="product")
     assert interval.lower == pytest.approx(1.0, abs=1e-8)
     assert interval.upper == pytest.approx(2.0, abs=1e-9)
+    if p == 2:
+        assert cl.lipschitz.upper(net, x).value == pytest.approx(1.0, rel=1e-4)
+        assert cl.lipschitz.upper(net, x, method="exact").value == pytest.approx(1.0, rel=1e-12)
 
 
 def test_example_prints_the_table_of_the_page_and_saves_a_picture(

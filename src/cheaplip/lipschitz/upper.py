@@ -184,15 +184,13 @@ def _tight(problem: Problem, start: int, end: int, kind: str, deadline: float) -
         first = multipliers_by_layer(sectors)
         if first is None:
             return None, kind
-        how, multipliers = "eclipse", first
+        best = proven_part(sectors, start, end, first)
         if kind == "sdp" and len(sectors) <= LARGEST["sdp"] and time.monotonic() < deadline:
-            multipliers = solve(sectors, first, gap=GAP, deadline=deadline).multipliers
-            how = "sdp"
-        part = proven_part(sectors, start, end, multipliers)
-        if part is None and how == "sdp":
-            # Half-way to the multipliers of the start P is further inside.
-            part, how = proven_part(sectors, start, end, first), "eclipse"
-    return part, how
+            part = proven_part(sectors, start, end, solve(sectors, first, gap=GAP, deadline=deadline).multipliers)
+            # Within the gap the start may be the better one.
+            if part is not None and (best is None or part.value < best.value * (1 + GAP)):
+                return (part if best is None or part.value < best.value else best), "sdp"
+    return best, "eclipse"
 
 
 def proven_part(sectors: Sectors, start: int, end: int, multipliers: Tensor) -> Part | None:
