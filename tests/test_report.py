@@ -119,7 +119,7 @@ def test_page_says_what_the_run_is_and_its_key_figures(made: Path, page: Page) -
         f"Robust accuracy {100 * worst['accuracy']:.1f} % strongest attack: pgd, ‖δ‖₂ ≤ 0.5; 20 images; 95 % interval",
         f"interval {100 * low:.1f} to {100 * high:.1f} %",
         f"lower bound ≥ {result['lipschitz']['lower']:.3g}",
-        f"upper bound ≤ {result['lipschitz']['upper']:.3g} layer product",
+        f"upper bound ≤ {result['lipschitz']['upper']:.3g} ECLipsE-Fast",
         "pgd-paper (weak)",
         "noise σ = 1 20",
         "lipschitz.pairs 16 pairs of inputs",

@@ -89,17 +89,35 @@ def test_accuracies_and_lower_bound_are_those_of_the_saved_weights(finished_run:
         right = (model(split.x).argmax(1) == split.y).float().mean().item()
         assert result["accuracy"][key] == pytest.approx(right, abs=1e-6)
     assert result["lipschitz"]["lower"] == cl.lipschitz.lower(model, data.lipschitz.x, seed=0).value
-    assert result["lipschitz"]["upper"] == cl.lipschitz.upper(model, data.train.x[:1]).value
+    assert result["lipschitz"]["upper"] == cl.lipschitz.upper(model, data.train.x[:1], method="eclipse").value
+    assert result["lipschitz"]["upper_method"] == "ECLipsE-Fast"
+
+
+class Product(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x
 
 
 def without_proof() -> nn.Module:
-    """A model whose layers no proof covers."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.LayerNorm(10))
+    """A model that no proof covers: over all space a product of two values has no Lipschitz constant."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Tanh(), Product())
 
 
 def test_upper_bound_is_absent_where_there_is_no_proof(tmp_path: Path) -> None:
     folder = trained(tmp_path / "run", model=f"{__name__}:without_proof")
     assert "upper" not in runs.read_result(folder)["lipschitz"]
+
+
+def with_batchnorm() -> nn.Module:
+    """A model whose layers have a constant in eval mode alone."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+
+
+def test_upper_bound_is_that_of_the_model_in_eval_mode(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "run", model=f"{__name__}:with_batchnorm")
+    lipschitz, x = runs.read_result(folder)["lipschitz"], load_data("digits", seed=0).train.x[:1]
+    assert lipschitz["upper"] == cl.lipschitz.upper(cl.load(folder), x, method="eclipse").value
+    assert lipschitz["lower"] <= lipschitz["upper"]
 
 
 def test_config_holds_all_settings_versions_and_the_input(finished_run: Path) -> None:

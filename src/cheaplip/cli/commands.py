@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cheaplip.cli.show import show_files, show_outcome, show_result, show_sources
-from cheaplip.settings import ReproduceSettings, TrainSettings, from_mapping
+from cheaplip.cli.show import show_bounds, show_files, show_outcome, show_result, show_sources, show_verified
+from cheaplip.settings import BoundsSettings, ReproduceSettings, TrainSettings, from_mapping
 
 
 def train(options: Any) -> None:
@@ -41,6 +41,21 @@ def evaluate(options: Any) -> None:
         device=options.device,
     )
     show_result(result, options.run)
+
+
+def bounds(options: Any) -> bool:
+    """``cheaplip bounds``; tells whether a claim was refuted."""
+    values = options.as_dict()
+    target = values.pop("target")
+    settings = from_mapping(BoundsSettings, values)
+    from cheaplip import runs
+
+    if settings.check is not None:
+        show_verified(runs.verify(target, settings), settings.check)
+        return False
+    found = runs.bound(target, settings)
+    show_bounds(found)
+    return found.verdict == "refuted"
 
 
 def reproduce(options: Any) -> None:

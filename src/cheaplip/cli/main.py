@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, final
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, BAD_INPUT, REFUTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
 @final
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; by default those of the process.
 
     Returns:
-        The exit status: 0 done; 2 bad input, told in one line on standard error; 130 and 143 stopped by Ctrl-C and
-        SIGTERM; 1 anything else.
+        The exit status: 0 done; 2 bad input, told in one line on standard error; 3 a claim refuted; 130 and 143 stopped
+        by Ctrl-C and SIGTERM; 1 anything else.
 
     Example:
         >>> main(["train", "--epochs", "0"])
@@ -76,8 +76,8 @@ def _run(arguments: list[str]) -> int:
         parser.print_help()
         return DONE
     run: Any = getattr(commands, chosen.command)
-    run(chosen[chosen.command])
-    return DONE
+    refuted: bool | None = run(chosen[chosen.command])
+    return REFUTED if refuted else DONE
 
 
 def _print_anything() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import SUPPRESS, ArgumentParser
 
-from cheaplip.settings import About, ReproduceSettings, Setting, TrainSettings, expected, settings_of
+from cheaplip.settings import About, BoundsSettings, ReproduceSettings, Setting, TrainSettings, expected, settings_of
 
 # As cheaplip.experiments has them, which would load torch.
 EXPERIMENTS = ("table1", "figure1", "figure2", "toy", "path")
@@ -38,6 +38,7 @@ _DATA = (
 _OPTIONS = {
     "train": _TRAIN,
     "evaluate": _EVALUATE,
+    "bounds": tuple(settings_of(BoundsSettings)),
     "reproduce": tuple(settings_of(ReproduceSettings)),
     "report": _REPORT,
     "data": _DATA,
@@ -51,6 +52,11 @@ _COMMANDS = {
     "evaluate": (
         "RUN [--attacks NAMES] [--eps RADII] [--limit N] [options]",
         "Attack the network of a run; what is found joins the run's result.json.",
+    ),
+    "bounds": (
+        "RUN|pkg.mod:factory [--p 2] [--domain all|box] [--claim L] [--save FILE] [--check FILE] [options]",
+        "Enclose the Lipschitz constant of a run's network, or of your own, between a pair of inputs that attains the "
+        "lower bound and a proof of the upper one; status 3: a claim is refuted.",
     ),
     "reproduce": (
         "table1|figure1|figure2|toy|path [--data NAME] [--seeds N] [--jobs N] [--out DIR] [options]",
@@ -88,6 +94,10 @@ def make_parser() -> ArgumentParser:
             _add_config(command)
         elif name == "evaluate":
             command.add_argument("run", metavar="RUN", help="the run folder")
+        elif name == "bounds":
+            command.add_argument(
+                "target", metavar="RUN|pkg.mod:factory", help="run folder, or a function that makes a model"
+            )
         elif name == "report":
             command.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
         elif name == "reproduce":

@@ -52,6 +52,90 @@ def show_result(result: Mapping[str, Any], folder: str | Path) -> None:
     print(f"the run lies in {folder}")
 
 
+def show_bounds(found: Any) -> None:
+    """Print an interval, the layers, what became of a claim, and where the files lie."""
+    from cheaplip.runs.bounding import outward
+
+    low = found.lower
+    rows: list[Row] = [
+        ("lower", outward(low.value, up=False), low.method, _yes(low.proven), f"{found.lower_seconds:.1f}")
+    ]
+    for proof in reversed(found.proofs):
+        above, best = proof.bound, proof is found.proofs[-1]
+        name = "upper" if best else "  looser"
+        rows.append((name, outward(above.value, up=True), above.method, _yes(above.proven), f"{proof.seconds:.1f}"))
+    if found.ratio is not None:
+        rows.append(("upper / lower", f"{found.ratio:.4g}", "tightness; 1 is exact", "", ""))
+    _show(f"{found.name}: Lip in the {found.where}", ("bound", "value", "method", "proven", "seconds"), rows)
+    if found.why:
+        print(f"there is no upper bound: {found.why}")
+    if found.layers:
+        few = len(found.telling) < len(found.layers)
+        left_out = ", those that hand their input on left out" if few else ""
+        _show_layers(f"layers, from the input{left_out}", found.telling)
+    if found.verdict is not None:
+        print(_judged(found.verdict, found.claim, low.value, found.upper))
+        if found.verdict == "open" and low.value > found.claim:
+            print("the pair lies above the claim, but was not measured in float64, which is no proof")
+    for remark in found.remarks:
+        print(remark)
+    for file in found.files:
+        print(file)
+
+
+def _yes(proven: bool) -> str:
+    return "yes" if proven else "no"
+
+
+def _show_layers(title: str, layers: Sequence[Any]) -> None:
+    """Print each layer's constant, and how the product up to it compares with what is proven."""
+    from cheaplip.runs.bounding import outward
+
+    tight = any(layer.proven is not None for layer in layers)
+    heads = (
+        "layer",
+        "type",
+        "shape",
+        "constant",
+        "product to here",
+        *(("proven", "product / proven") if tight else ()),
+    )
+    rows: list[Row] = []
+    for layer in layers:
+        shape = " × ".join(map(str, layer.shape))
+        bounds = (layer.constant, layer.product, *((layer.proven,) if tight else ()))
+        cells = ["" if bound is None else outward(bound, up=True, digits=4) for bound in bounds]
+        lost = ["" if layer.lost is None else f"{layer.lost:.3g}"] if tight else []
+        rows.append((layer.name, layer.kind, shape, *cells, *lost))
+    _show(title, heads, rows)
+
+
+def _judged(verdict: str, claim: float, lower: float, upper: Any) -> str:
+    """Say what became of a claim."""
+    from cheaplip.runs.bounding import outward
+
+    low = outward(lower, up=False, digits=10)
+    if verdict == "refuted":
+        return f"refuted: a pair of inputs has the quotient {low}, above the claimed {claim:.10g}"
+    if upper is not None and verdict == "proven":
+        return f"proven: Lip <= {outward(upper.value, up=True, digits=10)}, at most the claimed {claim:.10g}"
+    high = "without a proof above" if upper is None else f"and {outward(upper.value, up=True, digits=10)}"
+    return f"open: Lip lies between {low} {high}, which does not decide the claimed {claim:.10g}"
+
+
+def show_verified(found: Any, file: str) -> None:
+    """Print what a certificate proves."""
+    from cheaplip.runs.bounding import outward
+
+    value = outward(found.bound.value, up=True, digits=10)
+    print(f"{file} holds for {found.name}, verified from scratch in {found.seconds:.1f} s")
+    print(f"proven: Lip <= {value} in the {found.where}, by {found.bound.method}")
+    if found.verdict is not None:
+        decided = found.verdict == "proven"
+        words = "this is at most" if decided else "a certificate refutes nothing, and this is above"
+        print(f"{found.verdict}: {words} the claimed {found.claim:.10g}")
+
+
 def show_outcome(outcome: Any) -> None:
     """Print what an experiment found, and where its files lie."""
     _show(outcome.title, outcome.heads, outcome.rows)

@@ -15,6 +15,7 @@ import torch
 from cheaplip.data import Data, Split, load
 from cheaplip.evaluation import evaluate
 from cheaplip.lipschitz import lower, upper
+from cheaplip.modes import evaluating
 from cheaplip.runs.folder import (
     CONFIG,
     METRICS,
@@ -134,7 +135,7 @@ def check_folder(folder: Path, settings: TrainSettings) -> TrainSettings:
             f"{folder} already holds a run ({', '.join(there)}): go on with it by --resume (resume=True), "
             "or choose another folder by --out"
         )
-    _check_writable(folder)
+    check_writable(folder)
     if not there:
         return settings
     begun = read_config(folder)
@@ -162,8 +163,8 @@ def _resuming(folder: Path) -> str:
     return shlex.join(words)
 
 
-def _check_writable(folder: Path) -> None:
-    """Look without leaving anything behind: bad input is to touch nothing."""
+def check_writable(folder: Path) -> None:
+    """Raise ValueError unless a folder can be written to, or made; nothing is left behind, as bad input is to do."""
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -192,14 +193,16 @@ def _result(settings: TrainSettings, data: Data, parts: Parts, history: History,
     key, quality = ("loss", _loss) if data.classes is None else ("accuracy", _accuracy)
     result[key] = {"train": quality(parts, data.train, shown), "clean": quality(parts, data.test, shown)}
     p_in, p_out = settings.lipschitz.p_in, settings.lipschitz.p_out
-    with _saying("searching for the steepest pair", shown):
+    with saying("searching for the steepest pair", shown):
         bound = lower(parts.model, starts(data, parts.model), p_in=p_in, p_out=p_out, seed=settings.seed)
     result["lipschitz"] = {"lower": bound.value, "method": bound.method, "domain": bound.domain}
     result["lipschitz"] |= {"p_in": str(p_in), "p_out": str(p_out)}
     if p_in == p_out:
-        # A model that no proof covers has no upper bound; `cheaplip.lipschitz.upper` says why.
-        with suppress(TypeError, ValueError):
-            above = upper(parts.model, data.train.x[:1], p=p_in)
+        # The quick proof, the same on every machine; `cheaplip bounds` takes its time for a better one.
+        method = "eclipse" if p_in == 2 else "product"
+        # A model that no proof covers has no upper bound; `cheaplip bounds` says why.
+        with suppress(TypeError, ValueError), evaluating(parts.model):
+            above = upper(parts.model, data.train.x[:1], p=p_in, method=method)
             if math.isfinite(above.value):
                 result["lipschitz"] |= {"upper": above.value, "upper_method": above.method}
     kept = history[history.kept - 1]
@@ -212,7 +215,7 @@ def _result(settings: TrainSettings, data: Data, parts: Parts, history: History,
     return result
 
 
-def _saying(text: str, shown: bool) -> AbstractContextManager[Any]:
+def saying(text: str, shown: bool) -> AbstractContextManager[Any]:
     """Say what takes its time; for a large network it is more than seconds."""
     if not shown:
         return nullcontext()

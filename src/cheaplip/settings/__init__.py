@@ -1,4 +1,4 @@
-"""All settings of a training run: their types, ranges, meaning and defaults, each in one place.
+"""All settings of a training run and of other commands: their types, ranges, meaning and defaults, each in one place.
 
 Nothing here loads torch, so that ``cheaplip train --help`` is quick.
 """
@@ -6,11 +6,13 @@ Nothing here loads torch, so that ``cheaplip train --help`` is quick.
 from __future__ import annotations
 
 from cheaplip.settings.about import About, Setting, expected, from_mapping, settings_of
+from cheaplip.settings.bounds import BoundsSettings
 from cheaplip.settings.reproduce import ReproduceSettings
 from cheaplip.settings.train import ControlSettings, LipschitzSettings, TrainSettings
 
 __all__ = [
     "About",
+    "BoundsSettings",
     "ControlSettings",
     "LipschitzSettings",
     "ReproduceSettings",

@@ -1,0 +1,131 @@
+"""bound(): enclose a Lipschitz constant, judge a claim, and leave picture, certificate, witness and results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from cheaplip.lipschitz import Bound, lower, upper
+from cheaplip.lipschitz.enclosing import enclosed
+from cheaplip.lipschitz.layers import Layer, layers
+from cheaplip.runs.bounding.enclosure import Enclosure, Proof
+from cheaplip.runs.bounding.subject import Subject, points_of, subject_of
+from cheaplip.runs.bounding.writing import check_places, written
+from cheaplip.runs.parts import shows
+from cheaplip.runs.pipeline import saying
+from cheaplip.settings import BoundsSettings
+
+NAMES = {"product": "layer product", "eclipse": "ECLipsE-Fast", "sdp": "LipSDP-Neuron", "auto": "LipSDP-Neuron"}
+# What is tried on a claim that stays open: so many further searches, each so many times as long as the first.
+AGAIN, LONGER = 3, 3
+# For the bounds of the network's beginnings.
+SECONDS = 5.0
+
+
+def bound(target: str | Path, settings: BoundsSettings | None = None, *, progress: bool | None = None) -> Enclosure:
+    """Enclose the Lipschitz constant of a run's network, or of one that a factory makes, and judge a claim.
+
+    Leaves ``bounds.png``; for a run the bounds join its ``result.json``, where a worse one replaces no better one.
+
+    Args:
+        target: the run folder, or ``pkg.mod:factory``, whose code is run.
+        settings: norm, domain, method, claim and places; by default all space in the norm of the run.
+        progress: show what is going on; by default if standard error is a terminal.
+
+    Returns:
+        What was found. Of a network with a layer that is not understood there is no upper bound, but the reason.
+
+    Raises:
+        FileNotFoundError: if the run, or its data, is missing.
+        ValueError: for a network, a shape or a place that does not fit, weights that are not finite, or a damaged file.
+        TypeError: if a factory returns no module.
+
+    Example:
+        >>> bound("runs/none")
+        Traceback (most recent call last):
+        FileNotFoundError: expected a run folder, found no folder runs/none: make one with `cheaplip train`
+    """
+    settings = BoundsSettings() if settings is None else settings
+    subject, data = subject_of(str(target), settings)
+    check_places(subject, settings)
+    x, box = points_of(subject, settings, data)
+    within = box if settings.domain == "box" else None
+    shown = shows(progress)
+    proofs, why = _proofs(subject, settings, x, within, shown)
+    if not proofs and settings.save is not None:
+        raise ValueError(f"there is no certificate to save: {why}")
+    with saying("searching for the steepest pair", shown):
+        begun = time.perf_counter()
+        below = _lower(subject, x, within, proofs, subject.seed, settings.steps)
+        found = Enclosure(subject.name, subject.p, within, below, time.perf_counter() - begun, proofs, why)
+        found = _against(replace(found, claim=settings.claim), subject, settings, x)
+    with saying("looking at the layers", shown):
+        found = replace(found, layers=_layers(subject, settings, x, found))
+    if settings.method in ("auto", "sdp") and proofs and proofs[-1].seconds > settings.seconds:
+        words = f"the upper bound was improved for {settings.seconds:g} s; --seconds gives it longer"
+        found = replace(found, remarks=[words])
+    return written(found, subject, settings)
+
+
+def _proofs(
+    subject: Subject, settings: BoundsSettings, x: Tensor, box: tuple[float, float] | None, shown: bool
+) -> tuple[list[Proof], str]:
+    """Return upper bounds, from the loosest to the best, or why there are none."""
+    methods = [settings.method] if subject.p != 2 else ["product", settings.method, "eclipse"]
+    best: dict[str, Proof] = {}
+    for method in dict.fromkeys(methods[:2] if settings.method == "product" else methods):
+        if method == "eclipse" and any(proof.seconds > settings.seconds for proof in best.values()):
+            continue  # it is here to compare with the best, and would take its time again
+        begun = time.perf_counter()
+        with saying(f"proving an upper bound: {NAMES[method]}", shown):
+            try:
+                above = upper(subject.model, x[:1], p=subject.p, method=method, domain=settings.domain,
+                              box=box or (0.0, 1.0), seconds=settings.seconds)  # fmt: skip
+            except TypeError as error:
+                return [], str(error)
+        proof = Proof(above, time.perf_counter() - begun)
+        if above.method not in best or above.value < best[above.method].bound.value:
+            best[above.method] = proof
+    return sorted(best.values(), key=_value, reverse=True), ""
+
+
+def _value(proof: Proof) -> float:
+    return proof.bound.value
+
+
+def _lower(
+    subject: Subject, x: Tensor, box: tuple[float, float] | None, proofs: Sequence[Proof], seed: int, steps: int
+) -> Bound:
+    below = lower(subject.model, x, p_in=subject.p, p_out=subject.p, box=box, steps=steps, seed=seed)
+    return replace(below, value=enclosed(below, proofs[-1].bound).lower) if proofs else below
+
+
+def _against(found: Enclosure, subject: Subject, settings: BoundsSettings, x: Tensor) -> Enclosure:
+    """Search longer, from other starts, for a pair that refutes a claim that is open."""
+    begun = time.perf_counter()
+    for k in range(1, AGAIN + 1):
+        if found.verdict != "open" or time.perf_counter() - begun > settings.seconds:
+            break
+        below = _lower(subject, x, found.box, found.proofs, subject.seed + k, LONGER * settings.steps)
+        if below.value > found.lower.value and below.proven >= found.lower.proven:
+            found = replace(found, lower=below)
+    return replace(found, lower_seconds=found.lower_seconds + time.perf_counter() - begun)
+
+
+def _layers(subject: Subject, settings: BoundsSettings, x: Tensor, found: Enclosure) -> list[Layer]:
+    if found.upper is None:
+        return []
+    return layers(
+        subject.model,
+        x[:1],
+        p=subject.p,
+        method=settings.method,
+        domain=settings.domain,
+        box=found.box or (0.0, 1.0),
+        whole=found.upper,
+        seconds=min(SECONDS, settings.seconds),
+    )
