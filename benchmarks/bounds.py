@@ -100,7 +100,7 @@ def alone(name: str, method: str, limit: float) -> tuple[Any, float, float]:
 
 def rows_of(name: str, methods: list[str], limit: float, console: Console) -> list[tuple[str, ...]]:
     """Return a row of the table for each method."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     with console.status(f"{name}: {LOWER}"):
         lower, seconds, memory = alone(name, LOWER, limit)
     rows.append((Path(name).name, "lower bound (search)", f"{lower:.5g}", "1", f"{seconds:.2f}", f"{memory:.0f}"))

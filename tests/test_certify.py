@@ -84,7 +84,7 @@ def test_constants_hold_for_differences_of_outputs() -> None:
     for i, j in ((0, 1), (2, 3), (1, 3)):
 
         def difference(points: Tensor, i: int = i, j: int = j) -> Tensor:
-            z = net(points)
+            z: Tensor = net(points)
             return (z[:, i] - z[:, j]).unsqueeze(1)
 
         found = cl.lipschitz.lower(difference, x, pairs=16, steps=40, modules=[net]).value

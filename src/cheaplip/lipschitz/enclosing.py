@@ -112,7 +112,8 @@ def check(certificate: Certificate, model: Model) -> Bound:
     last = len(problem.graph.nodes) - 1
     places = [0, *(part.end for part in certificate.parts)]
     waists = set(problem.graph.waists())
-    joined = all(part.start == before for part, before in zip(certificate.parts, places, strict=False))
+    pairs = zip(certificate.parts, places, strict=False)
+    joined = all(part.start == before <= part.end and part.value >= 0 for part, before in pairs)
     if not joined or places[-1] != last or any(place not in waists for place in places):
         raise ValueError("the certificate is of another model: its parts do not follow the layers of this one")
     total = 1.0

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import copy
+import math
+import time
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from cheaplip.checks import number, whole_number
 from cheaplip.lipschitz.bound import Bound
-from cheaplip.modes import Model, frozen, modules_of, unwrap
+from cheaplip.lipschitz.climb import Places, Task, judge, unit
+from cheaplip.lipschitz.hops import search
+from cheaplip.lipschitz.jacobian import sharpened
+from cheaplip.lipschitz.region import Ball, Region
+from cheaplip.lipschitz.witness import evaluated, measure, pairs_at, plain, widest
+from cheaplip.modes import Model, modules_of
 from cheaplip.norms import Box, Norm, check_norm, per_sample, vector_norm
 from cheaplip.pairs import Pairs, Search, Start
-from cheaplip.pairs.steepness import apply
 
-# Far above what float64 loses in a forward of a network, far below what anyone reads off a bound: of the quotient, and,
-# in last places of the outputs, of what they lose beside a large offset.
-ROUNDING, PLACES = 1e-9, 64
+# So many of the steepest places are measured exactly.
+JUDGED = 8
+# How far apart a pair starts, in units of the data's scale; and the power iteration's, which wants a derivative.
+NOISE, CLOSE = 0.1, 0.01
 
 
 def lower(
@@ -26,16 +33,20 @@ def lower(
     p_in: Norm = 2,
     p_out: Norm = 2,
     box: Box | None = None,
+    ball: Ball | None = None,
     pairs: int = 64,
     steps: int = 100,
     seed: int = 0,
     modules: Iterable[nn.Module] | None = None,
+    seconds: float | None = None,
 ) -> Bound:
     """Search for the steepest pair of inputs: a lower bound on the Lipschitz constant, with its witness.
 
     Algorithm 1 is run long, with the paper's step and with steps of given length, from data points and their noisy
-    copies; in Euclidean norms a power iteration of the Jacobian along close pairs runs beside them. The steepest pair
-    ever seen is measured once more, of a module in float64.
+    copies; in Euclidean norms a power iteration of the Jacobian along close pairs runs beside them. Then the Jacobian's
+    norm is climbed over inputs, from where those ended, from data, and from far away, with hops from the best places;
+    piecewise-linear activations are smoothed on the way. The steepest pair ever seen is measured once more, of a module
+    in float64.
 
     Args:
         model: a module or any callable of its input; it is evaluated as in eval mode.
@@ -43,20 +54,24 @@ def lower(
         p_in: the norm of inputs: 1, 2, inf or a callable ``(n, *shape) -> (n,)``.
         p_out: the norm of outputs, likewise.
         box: ``(low, high)`` to stay in, numbers or one per channel; None searches all space.
-        pairs: how many pairs climb at a time.
+        ball: ``(centre, radius)`` to stay in, a point ``(*input)`` and a radius in the norm ``p_in``, for the local
+            constant around a point; inside the box too if there is one.
+        pairs: how many pairs or places climb at a time.
         steps: how many moves they make; each costs one forward and one input backward of ``2 * pairs`` points,
-            for each of the two or three searches.
+            for each of two or three searches by pairs and three times as often in the climb of the Jacobian's norm.
         seed: the seed of the starts.
         modules: the modules that a callable uses, if they cannot be read off what it refers to.
+        seconds: stop after this time, and search on until then; None for the steps alone, whose result depends on
+            nothing but the arguments.
 
     Returns:
-        The bound; ``witness`` is the pair. It is ``proven`` where float64 measured it, less a margin for rounding: 1e-9
-        of it, and 64 last places of the outputs. Of what cannot be widened, such as a callable, it is an estimate, some
-        1e-5 off for float32 inputs.
+        The bound; ``witness`` is the pair, ``method`` says what found it, ``domain`` where it lies. It is ``proven``
+        where float64 measured it, less a margin for rounding: 1e-9 of it, and 64 last places of the outputs. Of what
+        cannot be widened, such as a callable, it is an estimate, some 1e-5 off for float32 inputs.
 
     Raises:
-        ValueError: if ``x`` does not fit the model, or all outputs are NaN or infinite.
-        TypeError: if ``x`` or an output is no floating tensor.
+        ValueError: if ``x`` or the ball does not fit the model, or all outputs are NaN or infinite.
+        TypeError: if ``x``, the centre or an output is no floating tensor.
 
     Reference: Bungert et al. 2021, equation 5 and Algorithm 1.
 
@@ -67,56 +82,79 @@ def lower(
         >>> round(bound.value, 3), bound.proven
         (3.0, True)
     """
-    for name, count in (("pairs", pairs), ("steps", steps)):
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; got {count!r}")
-    # How far apart a pair starts, in units of the data's scale: the power iteration wants a derivative.
-    searches: dict[str, tuple[Search, float]] = {"ascent": ("ascent", 0.1), "paper": ("paper", 0.1)}
-    if check_norm(p_in) == check_norm(p_out) == 2:
-        searches["power"] = (_power_iteration, 0.01)
-    inner = unwrap(model)
-    with frozen(modules_of(model, modules)):
-        found: dict[str, tuple[float, Tensor]] = {}
-        for name, (search, noise) in searches.items():
-            u, v = Start(x, noise=noise, seed=seed).draw(pairs)
-            found[name] = _climb(Pairs(u, v, p_in=p_in, p_out=p_out, box=box, search=search), inner, steps)
-        method = max(found, key=lambda name: found[name][0])
-        pair = found[method][1]
-        value, proven = _measure_alone(inner, pair, p_in, p_out)
-    domain = "all" if box is None else "box"
-    return Bound(value, f"pairs ({method})", proven=proven, domain=domain, witness=(pair[0], pair[1]))
+    pairs, steps = whole_number(pairs, "pairs"), whole_number(steps, "steps")
+    start = Start(x, noise=NOISE, seed=seed)
+    p_in, p_out = check_norm(p_in, "p_in"), check_norm(p_out, "p_out")
+    region = Region(box, ball, p_in, x)
+    deadline = math.inf if seconds is None else time.monotonic() + number(seconds, "seconds", above=0)
+    inner = plain(model)
+    task = Task(inner, p_in, p_out, region, _scale(start.radius / NOISE, region), deadline)
+    with evaluated(modules_of(model, modules)):
+        # Pairs that know no ball stay out of it.
+        found, known = ({}, None) if ball is not None else _by_pairs(task, start, box, pairs, steps)
+        places = search(task, x.detach(), known, pairs, steps, seed, seconds is not None)
+        return _steepest(task, found, places)
 
 
-def _climb(pairs: Pairs, function: Model, steps: int) -> tuple[float, Tensor]:
-    """Return the largest quotient on the way up, and the two points that have it."""
+def _scale(scale: float, region: Region) -> float:
+    """Return the data's scale, or the ball's if that is smaller."""
+    if region.centre is None:
+        return scale
+    # The 2-norm of the longest vector in the ball.
+    return min(scale, region.radius * (math.sqrt(region.centre.numel()) if region.p_in == math.inf else 1.0))
+
+
+def _by_pairs(task: Task, start: Start, box: Box | None, pairs: int, steps: int) -> tuple[dict[str, Tensor], Places]:
+    """Let pairs climb by Algorithm 1: of each search the steepest pair ever seen, and where all of them end."""
+    searches: list[tuple[Start, dict[str, Search]]] = [(start, {"ascent": "ascent", "paper": "paper"})]
+    if task.p_in == task.p_out == 2:
+        close = Start(start.pool, noise=CLOSE, seed=start.seed)
+        searches.append((close, {"power": _power_iteration}))
+    found, ends = {}, []
+    for starts, several in searches:
+        u, v = starts.draw(pairs)
+        for name, search_ in several.items():
+            climbing = Pairs(u, v, p_in=task.p_in, p_out=task.p_out, box=box, search=search_)
+            found[f"pairs ({name})"] = _climb(climbing, task, steps)
+            ends.append(climbing.points.view(2, *u.shape))
+    u, v = torch.cat(ends, 1)
+    return found, judge(task, (u + v) / 2, unit(u - v))
+
+
+def _climb(pairs: Pairs, task: Task, steps: int) -> Tensor:
+    """Return the two points that had the largest quotient on the way up."""
     best, pair = -1.0, pairs.points[:0]
     for step in range(steps + 1):
-        measured = pairs.measure(function, climb=step < steps)
+        last = step == steps or (step > 0 and task.late)
+        try:
+            measured = pairs.measure(task.function, climb=not last)
+        except ValueError:
+            if step == 0:
+                raise
+            break  # they have climbed beyond the range of floats
         largest = measured.values[measured.steepest]
         if largest > best:
             best, pair = largest, pairs.points[[measured.steepest, measured.steepest + len(pairs)]].clone()
-        if measured.ascent is not None:
-            pairs.move(measured)
-    return best, pair
+        if measured.ascent is None:
+            break
+        pairs.move(measured)
+    return pair
 
 
-def _measure_alone(function: Model, pair: Tensor, p_in: Norm, p_out: Norm) -> tuple[float, bool]:
-    """Measure one pair by itself, in float64 if the function is a module; tell whether that is a proof."""
-    if isinstance(function, nn.Module):
-        try:
-            wide, points = copy.deepcopy(function).double().eval(), pair.double()
-            quotient = _quotient_of(wide, points, p_in, p_out)
-            with torch.no_grad():
-                sizes = vector_norm(apply(wide, points), p_out).sum()
-            lost = PLACES * torch.finfo(torch.float64).eps * sizes / vector_norm(points[:1] - points[1:], p_in)
-            return max(0.0, quotient * (1 - ROUNDING) - float(lost)), True
-        except (ValueError, TypeError, RuntimeError):
-            pass  # it cannot be copied or widened, such as one that casts to float32 itself
-    return _quotient_of(function, pair, p_in, p_out), False
-
-
-def _quotient_of(function: Model, pair: Tensor, p_in: Norm, p_out: Norm) -> float:
-    return Pairs(pair[:1], pair[1:], p_in=p_in, p_out=p_out, min_distance=0.0).measure(function).values[0]
+def _steepest(task: Task, found: dict[str, Tensor], places: Places) -> Bound:
+    """Measure what the searches found, and return the best."""
+    wide = widest(task.function, places.points)
+    sharp = sharpened(task, wide, places.best(JUDGED))
+    pairs, values = pairs_at(task, wide, sharp.points, sharp.directions, places.points.dtype)
+    best = int(values.argmax())
+    value, pair, method = float(values[best]), pairs[:, best], "Jacobian ascent"
+    for name, other in found.items():
+        worth = float(measure(wide, other[:1], other[1:], task.p_in, task.p_out).values)
+        if worth > value:
+            value, pair, method = worth, other, name
+    if value == -math.inf:
+        raise ValueError("the model's outputs are NaN or infinite wherever it was tried: check weights and inputs")
+    return Bound(value, method, proven=wide.proven, domain=task.region.name, witness=(pair[0], pair[1]))
 
 
 def _power_iteration(

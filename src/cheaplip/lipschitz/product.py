@@ -92,7 +92,8 @@ class Product:
 
 
 def _asked(node: Node, rule: Rule, p: float) -> float:
-    called = node.called if node.called.startswith("the model") else f"module {node.called}"
+    what = "module" if node.kind[:1].isupper() else "function"
+    called = node.called if node.called.startswith("the model") else f"{what} {node.called}"
     try:
         constant = rule.constant(p)
     except ValueError as error:
@@ -115,7 +116,8 @@ def _row(nodes: Sequence[Node], shape: Shape, p: float) -> float:
     if not all(constant == 0 or 1 / FAR < constant < FAR for constant in constants):
         return product  # numbers of the matrix could vanish while it is made
     maps = [rule.linear for rule, _ in rules if rule.linear is not None]
-    if sum(not linear.moves for linear in maps) <= 1 or math.prod(shape) * nodes[-1].size > DENSE:
+    size, widest = math.prod(shape), max(node.size for node in nodes)
+    if sum(not linear.moves for linear in maps) <= 1 or size * nodes[-1].size > DENSE or size * widest > 64 * DENSE:
         return product
     return min(product, _together(maps, shape, p))
 
@@ -136,5 +138,5 @@ def _together(maps: Sequence[LinearMap], shape: Shape, p: float) -> float:
     matrix, sizes = (matrix_of(LinearMap(f, f), shape).T for f in (apply, magnitude))
     terms = sum(matrix.shape) + sum(2 * math.prod(shape) + 8 for _ in maps)
     lost = 4 * terms * sys.float_info.epsilon
-    norm = math.inf if not bool(torch.isfinite(sizes).all()) else matrix_norm(sizes, p if p != 2 else "fro")  # type: ignore[arg-type]
+    norm = math.inf if not bool(torch.isfinite(sizes).all()) else matrix_norm(sizes, p if p != 2 else "fro")
     return up(matrix_norm(matrix, p) + lost * norm) if math.isfinite(norm) else math.inf

@@ -6,6 +6,7 @@ its largest and least values on an interval lie at the ends or at those places.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,13 +115,17 @@ def _curve_of(layer: Any) -> Curve:
             return Curve(F.gelu, _gelu, _turning(_gelu, -math.sqrt(2), math.sqrt(2)))
         return Curve(layer, _gelu_tanh, _turning(_gelu_tanh, -1.4185040087908, 1.4185040087908))
     if kind is nn.Softplus:
-        if not (layer.beta > 0 and layer.threshold >= 20):
+        beta, threshold = float(layer.beta), float(layer.threshold)
+        if not (0 < beta < math.inf and 20 <= threshold < math.inf):
             raise ValueError(
-                "beta must be above 0 and threshold at least 20, below which it jumps; "
-                f"got {layer.beta}, {layer.threshold}"
+                f"beta must be above 0 and threshold at least 20, below which it jumps; got {beta:g}, {threshold:g}"
             )
-        # Its jump at a threshold of 20 or more is below 3e-9 and taken as rounding.
-        return Curve(layer, lambda x: torch.sigmoid(layer.beta * x), limits=(0.0, 1.0))
+        # Its jump at a threshold of 20 or more is below 3e-9 / beta and taken as rounding.
+        return Curve(
+            layer,
+            lambda x: torch.where(beta * x > threshold, 1.0, torch.sigmoid(beta * x)),
+            limits=(0.0, 1.0),
+        )
     scale, alpha, rate = _exponential(layer)
     return Curve(
         layer,
@@ -140,9 +145,17 @@ def _exponential(layer: Any) -> tuple[float, float, float]:
     return 1.0, float(layer.alpha), 1.0 / float(layer.alpha)
 
 
+def _still(layer: Any) -> Any:
+    """Return a layer of its own, in eval mode, that leaves what it is given as it is."""
+    own = copy.deepcopy(layer).eval()
+    if hasattr(own, "inplace"):
+        own.inplace = False
+    return own
+
+
 def smooth(layer: Any, shape: Shape) -> Rule:
     """Return the rule of an activation that is given by its derivative."""
-    curve = _curve_of(layer)
+    curve = _curve_of(_still(layer))
     return _rule(Elementwise(curve.function, curve.slopes), shape)
 
 
@@ -158,7 +171,7 @@ def _breaks(layer: Any) -> tuple[Sequence[float], Sequence[float]]:
     if kind is nn.Softshrink:
         return [-layer.lambd, layer.lambd], [1.0, 0.0, 1.0]
     if kind is nn.Hardsigmoid:
-        return [-3.0, 3.0], [0.0, 1 / 6, 0.0]
+        return [-3.0, 3.0], [0.0, math.nextafter(1 / 6, 1.0), 0.0]
     return [0.0], [0.0, 1.0]
 
 
@@ -166,7 +179,7 @@ def piecewise(layer: Any, shape: Shape) -> Rule:
     """Return the rule of ReLU and its relatives."""
     size = math.prod(shape)
     breaks, slopes = (torch.tensor(values, dtype=torch.float64).expand(size, -1) for values in _breaks(layer))
-    return pieces_rule(layer, Pieces(breaks, slopes), shape)
+    return pieces_rule(_still(layer), Pieces(breaks, slopes), shape)
 
 
 def prelu(layer: nn.PReLU, shape: Shape) -> Rule:
@@ -200,6 +213,8 @@ def _rule(units: Elementwise, shape: Shape) -> Rule:
     free = torch.full(shape, math.inf, dtype=torch.float64)
     low, high = units.slopes(-free, free)
     top = float(torch.maximum(low.abs(), high.abs()).max()) if free.numel() else 0.0
+    if not math.isfinite(top):
+        raise ValueError("its slopes must be finite numbers")
     return Rule(lambda p: top, elementwise=units)
 
 

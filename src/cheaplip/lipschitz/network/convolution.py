@@ -58,16 +58,18 @@ def chained(first: Rule, second: Rule, shape: Shape) -> Rule:
     one, two = first.linear, second.linear
     if one is None or two is None:
         raise ValueError("only linear layers can be joined")
-    offset = two.offset
+    offset, terms = two.offset, two.offset_size()
     if one.offset is not None:
         moved_on = two.apply(one.offset.unsqueeze(0))[0]
         offset = moved_on if offset is None else moved_on + offset
+        terms = two.magnitude((one.offset_size() + torch.zeros_like(one.offset)).unsqueeze(0))[0] + terms
     both = LinearMap(
         lambda x: two.apply(one.apply(x)),
         lambda x: two.magnitude(one.magnitude(x)),
         offset,
         # Moving numbers about in front of a layer adds some up, at most.
         exact=False,
+        terms=terms if isinstance(terms, Tensor) else None,
     )
 
     def constant(p: float) -> float:

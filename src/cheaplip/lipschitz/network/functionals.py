@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cheaplip.lipschitz.network import convolution, linear, whole
@@ -29,6 +30,8 @@ def matmul(call: Any, arguments: list[Any], named: dict[str, Any], shape: Shape)
 def _tensor(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.is_complex():
         raise ValueError(f"it needs a real tensor; got {type(value).__name__}")
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError("it must have finite real weights; got NaN or infinite ones")
     return value.detach().cpu().double()
 
 

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.lipschitz.network import activations, convolution, functionals, linear, whole
-from cheaplip.lipschitz.network.rules import LinearMap, Rule, Shape
+from cheaplip.lipschitz.network.rules import Rule, Shape
+from cheaplip.lipschitz.network.running import SAMPLES
 from cheaplip.lipschitz.system import Pieces
-
-# A model is read with so many samples at a time, so that what mixes them is seen.
-SAMPLES = 3
 
 # By name, as a function, its in-place form and the method of that name do the same.
 _LAYERS: dict[str, Callable[..., nn.Module]] = {
@@ -45,66 +43,15 @@ _LAYERS: dict[str, Callable[..., nn.Module]] = {
     },
 }  # fmt: skip
 _MOVES = {
-    *(
-        "flatten",
-        "reshape",
-        "view",
-        "permute",
-        "transpose",
-        "swapaxes",
-        "swapdims",
-        "movedim",
-        "moveaxis",
-        "contiguous",
-    ),
-    *(
-        "squeeze",
-        "unsqueeze",
-        "expand",
-        "expand_as",
-        "repeat",
-        "repeat_interleave",
-        "tile",
-        "narrow",
-        "select",
-        "getitem",
-    ),
-    *("clone", "unflatten", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "flip", "roll", "chunk", "split"),
-    *(
-        "unbind",
-        "tensor_split",
-        "broadcast_to",
-        "index_select",
-        "view_as",
-        "reshape_as",
-        "t",
-        "mT",
-        "adjoint",
-        "detach",
-    ),
-}
+    "flatten", "reshape", "view", "permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "contiguous",
+    "squeeze", "unsqueeze", "expand", "expand_as", "repeat", "repeat_interleave", "tile", "narrow", "select", "getitem",
+    "clone", "unflatten", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "flip", "roll", "chunk", "split",
+    "unbind", "tensor_split", "broadcast_to", "index_select", "view_as", "reshape_as", "adjoint", "detach",
+    "pad",
+}  # fmt: skip
 _PLAIN = {"mean", "sum", *(f"{kind}avg_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)), "cumsum"}
+PRODUCTS = ("mul", "multiply", "imul", "truediv", "div", "divide", "itruediv")
 _SAME = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
-
-
-def name_of(target: Any) -> str:
-    """Return the plain name of a function or method: ``relu`` for ``torch.relu_``, ``F.relu`` and ``"relu"``."""
-    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    name = name.removeprefix("boolean_dispatch_")
-    if name.startswith("_max_pool") or name.startswith("_adaptive"):
-        name = name[1:]
-    return name.rstrip("_") if not name.startswith("__") else name
-
-
-def is_of_torch(target: Any) -> bool:
-    """Tell whether a function is torch's or Python's own: another of the same name may do anything.
-
-    Example:
-        >>> is_of_torch(torch.relu), is_of_torch(is_of_torch)
-        (True, False)
-    """
-    home = getattr(target, "__module__", None) or "torch"
-    return isinstance(target, str) or home.split(".")[0] in ("torch", "_operator", "operator", "builtins")
 
 
 def alone(
@@ -113,7 +60,7 @@ def alone(
     """Return the rule of a function of one value of the network and of constants; None if it is not known.
 
     Args:
-        name: by :func:`name_of`.
+        name: of the function, in ``NAMES``.
         arguments: those behind the value.
         named: likewise, by name.
         call: the function of the value alone, the other arguments as they are.
@@ -140,12 +87,16 @@ def _of_layer(layer: nn.Module, shape: Shape) -> Rule:
 
 def _plain(call: Callable[[Tensor], Any], shape: Shape) -> Rule:
     """Return the rule of a sum or mean, after a look at whether it keeps samples apart."""
-    probe = torch.randn(SAMPLES, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    probe[0] = 0
-    there = call(probe)
-    if not isinstance(there, Tensor) or there.dim() == 0 or len(there) != SAMPLES or bool(there[0].any()):
-        raise ValueError("it mixes samples: keep the first dimension as it is")
-    return linear.of_map(LinearMap(call, call, exact=False), shape)
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    # One sample at a time is not zero.
+    there = [call(drawn * one.view(-1, *[1] * len(shape))) for one in torch.eye(SAMPLES, dtype=torch.float64)]
+    for k, value in enumerate(there):
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != SAMPLES:
+            raise ValueError(linear.MIXES)
+        others = [value[j] for j in range(SAMPLES) if j != k]
+        if any(bool(other.any()) for other in others) or not torch.equal(value[k], there[0][0]):
+            raise ValueError(linear.MIXES)
+    return linear.plain(call, shape)
 
 
 def _dropped(arguments: list[Any], named: dict[str, Any]) -> Rule:
@@ -162,24 +113,20 @@ def _scaled(call: Callable[[Tensor], Any], arguments: list[Any], named: dict[str
     if factors.shape != shape:
         spread = linear.moved(lambda x: x.expand(len(x), *factors.shape), shape)
         return convolution.chained(spread, _scaled(call, arguments, named, tuple(factors.shape)), shape)
-    if not bool(torch.isfinite(factors).all()):
-        raise ValueError("it multiplies by numbers that are not finite")
-    return linear.diagonal(factors, None, shape)
+    return linear.diagonal(factors, shape, exact=False)
 
 
 def constant_of(value: Tensor) -> Tensor:
     """Return one sample of a value that must be the same for all samples."""
-    if (
-        value.dim() == 0
-        or len(value) != SAMPLES
-        or not bool(((value == value[0]) | (value.isnan() & value[0].isnan())).all())
-    ):
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError("its constants must be finite")
+    if value.dim() == 0 or len(value) != SAMPLES or not bool((value == value[0]).all()):
         raise ValueError("it does something else to every sample: keep the first dimension as it is")
     return value[0].detach().cpu().double()
 
 
 def _clamp(call: Any, arguments: list[Any], named: dict[str, Any], shape: Shape) -> Rule:
-    sides = call(torch.tensor([-math.inf, math.inf], dtype=torch.float64).view(2, *[1] * len(shape)).expand(2, *shape))
+    sides = call(torch.stack([torch.full(shape, side, dtype=torch.float64) for side in (-math.inf, math.inf)]))
     low, high = (float(side.flatten()[0]) for side in sides)
     if not bool((sides[0] == low).all() and (sides[1] == high).all()):
         raise ValueError("bounds must be numbers, not tensors")
@@ -193,24 +140,20 @@ def _absolute(call: Any, arguments: list[Any], named: dict[str, Any], shape: Sha
 
 def _pieces(call: Any, breaks: tuple[float, ...], slopes: tuple[float, ...], shape: Shape) -> Rule:
     rows = (torch.tensor(row, dtype=torch.float64).expand(math.prod(shape), -1) for row in (breaks, slopes))
-    return activations.pieces_rule(call, Pieces(*rows), shape)
-
-
-def _pad(call: Any, arguments: list[Any], named: dict[str, Any], shape: Shape) -> Rule:
-    return linear.moved(call, shape)
+    return activations.pieces_rule(lambda z: call(z.clone()), Pieces(*rows), shape)  # it may work in place
 
 
 def _interpolate(call: Any, arguments: list[Any], named: dict[str, Any], shape: Shape) -> Rule:
     mode = named.get("mode", arguments[2] if len(arguments) > 2 else "nearest")
     if mode in ("nearest", "nearest-exact"):
         return linear.moved(call, shape)
-    if mode == "bicubic":
-        raise ValueError("mode 'bicubic' has negative factors and is not understood")
-    return _plain(call, shape)
+    if mode in ("linear", "bilinear", "trilinear", "area"):
+        return _plain(call, shape)
+    raise ValueError(f"mode {mode!r} may have negative factors and is not understood")
 
 
 def _negated(call: Any, arguments: list[Any], named: dict[str, Any], shape: Shape) -> Rule:
-    return linear.diagonal(-torch.ones(shape, dtype=torch.float64), None, shape)
+    return linear.diagonal(-torch.ones(shape, dtype=torch.float64), shape)
 
 
 _SPECIAL: dict[str, Callable[..., Rule]] = {
@@ -223,8 +166,8 @@ _SPECIAL: dict[str, Callable[..., Rule]] = {
     "log_softmax": functionals.soft(whole.log_softmax),
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
     **dict.fromkeys(("abs", "absolute"), _absolute),
-    "pad": _pad,
     "interpolate": _interpolate,
     **dict.fromkeys(("neg", "negative"), _negated),
-    **dict.fromkeys(("mul", "multiply", "imul", "truediv", "div", "divide", "itruediv"), _scaled),
+    **dict.fromkeys(PRODUCTS, _scaled),
 }
+NAMES = {*_LAYERS, *_MOVES, *_PLAIN, *_SAME, *_SPECIAL}

@@ -86,7 +86,7 @@ def joined(constants: list[float], join: str, p: float) -> float:
     if len(constants) == 1:
         return constants[0]
     if join == "sum" or p == 1:
-        return up(math.fsum(constants))
+        return up(sum(constants) * (1 + len(constants) * sys.float_info.epsilon))
     if p == math.inf:
         return max(constants)
     return up(math.hypot(*constants))

@@ -5,29 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from cheaplip.lipschitz.network.functions import SAMPLES, constant_of, name_of
+from cheaplip.lipschitz.network.functions import constant_of
 from cheaplip.lipschitz.network.graph import Node
-from cheaplip.lipschitz.network.linear import diagonal, moved, unchanged
+from cheaplip.lipschitz.network.linear import diagonal, moved, outward, unchanged
+from cheaplip.lipschitz.network.naming import name_of
 from cheaplip.lipschitz.network.rules import LinearMap, Rule, Shape
-from cheaplip.lipschitz.network.running import Run
+from cheaplip.lipschitz.network.running import SAMPLES, Run
 
 SUMS = {"add": 1.0, "iadd": 1.0, "sub": -1.0, "isub": -1.0, "subtract": -1.0}
 SIDE_BY_SIDE = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"}
 
 
-def sum_of(run: Run, n: fx.Node, places: dict[fx.Node, int], shapes: dict[fx.Node, Shape], shape: Shape) -> Node:
+def sum_of(
+    run: Run, n: fx.Node, sign: float, places: dict[fx.Node, int], shapes: dict[fx.Node, Shape], shape: Shape
+) -> Node:
     """Return the node of a sum or difference of values and constants.
 
     Args:
         run: the calls and their values.
         n: the call.
+        sign: of the second term.
         places: where values of the network stand in its graph.
         shapes: of one sample of each.
         shape: of one sample of the sum.
     """
-    name = name_of(n.target)
-    weights = (1.0, SUMS[name] * float(run.constant(n.kwargs.get("alpha", 1))))
-    terms = (*n.args, *(n.kwargs[key] for key in ("other",) if key in n.kwargs))
+    weights = (1.0, sign * float(run.constant(n.kwargs.get("alpha", 1))))
+    named = tuple(n.kwargs[key] for key in ("input", "other") if key in n.kwargs)
+    terms = (*named, *n.args) if "input" in n.kwargs else (*n.args, *named)
     sources, rules, offset = [], [], torch.zeros(shape, dtype=torch.float64)
     for term, weight in zip(terms, weights, strict=True):
         if isinstance(term, fx.Node) and term in places:
@@ -35,14 +39,16 @@ def sum_of(run: Run, n: fx.Node, places: dict[fx.Node, int], shapes: dict[fx.Nod
             rules.append(_weighed(shapes[term], shape, weight))
             continue
         value = run.constant(term)
-        value = value.detach().cpu().double() if isinstance(value, Tensor) else torch.tensor(float(value)).double()
+        if not isinstance(value, Tensor):
+            value = torch.tensor(float(value), dtype=torch.float64)
+        value = value.detach().cpu().double()
         offset = offset + weight * constant_of(value.expand(SAMPLES, *shape))
     rules[0] = _shifted(rules[0], offset)
-    return Node(n.name, name, shape, tuple(sources), tuple(rules))
+    return Node(n.name, name_of(n.target), shape, tuple(sources), tuple(rules))
 
 
 def side_by_side(run: Run, n: fx.Node, places: dict[fx.Node, int], shapes: dict[fx.Node, Shape], shape: Shape) -> Node:
-    """Return the node of values and constants that are put side by side; the arguments are those of :func:`sum_of`."""
+    """Return the node of values and constants that are put side by side; the arguments are as of :func:`sum_of`."""
     parts = n.args[0] if n.args else n.kwargs.get("tensors")
     if not isinstance(parts, (tuple, list)):
         raise ValueError("its parts must be a list")
@@ -75,7 +81,7 @@ def _weighed(shape: Shape, wanted: Shape, weight: float) -> Rule:
     if shape == wanted:
         if weight == 1.0:
             return unchanged(None, shape)
-        return diagonal(torch.full(shape, weight, dtype=torch.float64), None, shape)
+        return diagonal(torch.full(shape, weight, dtype=torch.float64), shape)
     if len(shape) != len(wanted):
         raise ValueError(f"it adds samples of shape {shape} to such of shape {wanted}, which mixes samples")
     spread = moved(lambda x: x.expand(len(x), *wanted), shape)
@@ -83,7 +89,7 @@ def _weighed(shape: Shape, wanted: Shape, weight: float) -> Rule:
         return spread
     inner, size = spread.linear, abs(weight)
     return Rule(
-        lambda p: spread.constant(p) * size,
+        lambda p: outward(spread.constant(p) * size, 1),
         linear=LinearMap(lambda x: weight * inner.apply(x), lambda x: size * inner.magnitude(x), exact=False),
     )
 

@@ -14,6 +14,7 @@ from cheaplip.lipschitz.network.rules import LinearMap, Rule, Shape
 
 # A linear map with at most so many entries is measured as a matrix, which is exact.
 DENSE = 2**20
+MIXES = "it mixes samples: keep the first dimension as it is"
 
 
 def outward(value: float, terms: int) -> float:
@@ -37,8 +38,10 @@ def scaled(measure: Callable[[Tensor], float], weight: Tensor, terms: int) -> fl
     return outward(max(measure(weight / largest) * largest, math.ulp(0.0)), terms) if largest else 0.0
 
 
-def matrix_norm(matrix: Tensor, p: float) -> float:
-    """Return the operator norm of a matrix: its largest singular value, column sum or row sum of absolute values."""
+def matrix_norm(matrix: Tensor, p: Any) -> float:
+    """Return a norm of a matrix: for p = 2, 1, inf its largest singular value, column sum or row sum, or ``"fro"``."""
+    if not bool(torch.isfinite(matrix).all()):
+        return math.nan
     return float(torch.linalg.matrix_norm(matrix, p)) if matrix.numel() else 0.0
 
 
@@ -60,8 +63,12 @@ def norm_of(linear: LinearMap, shape: Shape, p: float) -> float:
     if not rows * columns:
         return 0.0
     if p == 2 and rows * columns <= DENSE:
-        return outward(matrix_norm(matrix_of(linear, shape), 2), rows + columns)
-    with torch.enable_grad():
+        norm = matrix_norm(matrix_of(linear, shape), 2)
+        if not linear.exact:  # what was rounded while making the matrix is relative to what entries were summed from
+            sizes = matrix_norm(matrix_of(LinearMap(linear.magnitude, linear.magnitude), shape), "fro")
+            norm += 4 * (rows + columns) * sys.float_info.epsilon * sizes
+        return outward(norm, rows + columns)
+    with torch.inference_mode(False), torch.enable_grad():
         ones = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)
         sums = linear.magnitude(ones)
         (across,) = torch.autograd.grad(sums.sum(), ones)
@@ -72,7 +79,7 @@ def norm_of(linear: LinearMap, shape: Shape, p: float) -> float:
 def matrix_of(linear: LinearMap, shape: Shape) -> Tensor:
     """Return the transposed matrix of a linear map, ``(inputs, outputs)``."""
     numbers = math.prod(shape)
-    return linear.apply(torch.eye(numbers, dtype=torch.float64).view(numbers, *shape)).flatten(1)
+    return linear.apply(torch.eye(numbers, dtype=torch.float64).view(numbers, *shape)).reshape(numbers, -1)
 
 
 def of_map(linear: LinearMap, shape: Shape) -> Rule:
@@ -106,26 +113,17 @@ def matrix_rule(weight: Tensor, bias: Tensor | None, shape: Shape) -> Rule:
     )
 
 
-def diagonal(factors: Tensor, offset: Tensor | None, shape: Shape, *, channels: bool = False) -> Rule:
-    """Return the rule of multiplying every number by its own factor, ``factors`` broadcasting to ``shape``.
+def diagonal(factors: Tensor, shape: Shape, *, exact: bool = True) -> Rule:
+    """Return the rule of multiplying every number by its own factor.
 
     Args:
-        factors: float64.
-        offset: what is added, broadcasting likewise.
+        factors: float64, broadcasting to ``shape``.
         shape: of the input.
-        channels: whether there is one factor for each entry of the first dimension.
+        exact: whether the factors are as they were given, not rounded.
     """
     sizes = factors.abs()
     top = float(sizes.max()) if sizes.numel() else 0.0
-    return Rule(
-        lambda p: outward(top, 4),
-        linear=LinearMap(
-            lambda x: x * factors,
-            lambda x: x * sizes,
-            None if offset is None else offset.expand(shape),
-            factors=factors.flatten() if channels else None,
-        ),
-    )
+    return Rule(lambda p: outward(top, 4), linear=LinearMap(lambda x: x * factors, lambda x: x * sizes, exact=exact))
 
 
 def batch_norm(layer: Any, shape: Shape) -> Rule:
@@ -147,11 +145,21 @@ def normalised(
     if not shape or shape[0] != len(spread):
         raise ValueError(f"it has statistics of {len(spread)} channels")
     factors = spread.reciprocal() if weight is None else weight.detach().cpu().double() / spread
-    offset = -centre * factors
-    if bias is not None:
-        offset = offset + bias.detach().cpu().double()
+    added = torch.zeros_like(factors) if bias is None else bias.detach().cpu().double()
     view = (-1, *[1] * (len(shape) - 1))
-    return diagonal(factors.view(view), offset.view(view), shape, channels=True)
+    each, sizes = factors.view(view), factors.view(view).abs()
+    top = float(sizes.max()) if sizes.numel() else 0.0
+    return Rule(
+        lambda p: outward(top, 8),
+        linear=LinearMap(
+            lambda x: x * each,
+            lambda x: x * sizes,
+            (added - centre * factors).view(view).expand(shape),
+            exact=False,
+            factors=factors,
+            terms=((centre * factors).abs() + added.abs()).view(view).expand(shape),
+        ),
+    )
 
 
 def unchanged(layer: Any, shape: Shape) -> Rule:
@@ -176,20 +184,23 @@ def moved(function: Callable[[Tensor], Tensor], shape: Shape, samples: int = 3) 
     numbers = torch.arange(1.0, samples * count + 1, dtype=torch.float64).view(samples, *shape)
     constant = function(torch.zeros_like(numbers))
     there = function(numbers) - constant
-    mixes = "it mixes samples: keep the first dimension as it is"
     if there.dim() == 0 or len(there) != samples:
-        raise ValueError(mixes)
+        raise ValueError(MIXES)
+    if not bool(torch.isfinite(there).all()):
+        raise ValueError("it fills in numbers that are not finite")
     own = there - count * torch.arange(samples, dtype=torch.float64).view(-1, *[1] * (there.dim() - 1))
     index = torch.where(there == 0, 0.0, own).long()
     if bool((index < 0).any()) or bool((index > count).any()) or not bool((index == index[0]).all()):
-        raise ValueError(mixes)
+        raise ValueError(MIXES)
+    if not bool(((there == 0) | (own == index)).all()):
+        raise ValueError("it does more than move numbers about")
     if not bool((constant == constant[0]).all()):
         raise ValueError("it adds something else to every sample")
     index = index[0]
     copies = int(index.flatten().bincount(minlength=count + 1)[1:].max()) if index.numel() and count else 0
 
     def apply(x: Tensor) -> Tensor:
-        flat = torch.cat([x.new_zeros(len(x), 1), x.flatten(1)], 1)
+        flat = torch.cat([x.new_zeros(len(x), 1), x.reshape(len(x), -1)], 1)
         return flat[:, index.flatten()].view(len(x), *index.shape)
 
     sizes = {1.0: float(copies), 2.0: outward(math.sqrt(copies), 1) if copies > 1 else float(copies)}
@@ -204,4 +215,6 @@ def moving(layer: Any, shape: Shape) -> Rule:
 
 def plain(layer: Any, shape: Shape) -> Rule:
     """Return the rule of a linear layer without weights whose factors are not negative, such as average pooling."""
+    if bool((layer(torch.ones(1, *shape, dtype=torch.float64)) < 0).any()):
+        raise ValueError("its factors must not be negative")
     return of_map(LinearMap(layer, layer, exact=False), shape)

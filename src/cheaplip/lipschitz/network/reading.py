@@ -1,7 +1,7 @@
 """Read the layers of a model and how they are joined.
 
-Python's own branches and loops are followed as they run; a branch that looks at numbers cannot be, and raises. The
-graph that was read is run beside the model, and must give the same outputs to the last bit.
+Python's own branches and loops are followed as they run; a branch that looks at numbers cannot be, and raises. What was
+read is compared with the model, call by call on other samples, and all calls with its outputs to the last bit.
 """
 
 from __future__ import annotations
@@ -13,18 +13,26 @@ import torch
 from torch import Tensor, fx
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from cheaplip.lipschitz.network.functions import SAMPLES, alone, is_of_torch, name_of
+from cheaplip.lipschitz.network import functions, naming
 from cheaplip.lipschitz.network.graph import Graph, Node
 from cheaplip.lipschitz.network.joins import SIDE_BY_SIDE, SUMS, side_by_side, sum_of
 from cheaplip.lipschitz.network.linear import moved, unchanged
 from cheaplip.lipschitz.network.registry import RULES
 from cheaplip.lipschitz.network.rules import Shape
-from cheaplip.lipschitz.network.running import Run
-from cheaplip.lipschitz.network.tracing import REMEDY, Root, module_of, trace
+from cheaplip.lipschitz.network.running import SAMPLES, Run, label
+from cheaplip.lipschitz.network.sizes import Sizes
+from cheaplip.lipschitz.network.tracing import REMEDY, Root, module_of, trace, untouched
+from cheaplip.lipschitz.network.verifying import verify
 from cheaplip.modes import Model
 
-_PRODUCTS = {"mul", "imul", "multiply", "truediv", "itruediv", "div", "divide", "matmul", "mm", "bmm", "pow", "einsum"}
+_PRODUCTS = {*functions.PRODUCTS, "matmul", "mm", "bmm", "baddbmm", "pow", "einsum", "scaled_dot_product_attention"}
+UNKNOWN = "is not understood"
+_COMBINED = "combines values of the network and "
+_PRODUCT = "combines values of the network by a product or quotient, which is not Lipschitz over all space, and "
+_LIKE = {"expand_as", "view_as", "reshape_as"}
 _TUPLES = {"chunk", "split", "unbind", "tensor_split"}
+NAMES = {*functions.NAMES, *SUMS, *SIDE_BY_SIDE, *_TUPLES}
+_KNOWN = naming.table(NAMES)
 
 
 def read(model: Model, shape: Shape) -> Graph:
@@ -39,18 +47,13 @@ def read(model: Model, shape: Shape) -> Graph:
         ValueError: naming the one that is understood only otherwise, has weights that are not finite, or mixes samples.
     """
     root = Root(module_of(model))
-    traced = trace(root)
-    parameter = next((t for t in [*root.parameters(), *root.buffers()] if t.is_floating_point()), torch.zeros(()))
-    x = torch.rand(SAMPLES, *shape, generator=torch.Generator().manual_seed(0)).to(parameter)
-    with torch.no_grad():
-        run = Run(traced, x.clone())
-        graph = _Reader(run).graph()
-        expected = root(x.clone())
-    if not isinstance(expected, Tensor) or not torch.equal(run.result.nan_to_num(), expected.nan_to_num()):
-        raise ValueError(
-            "the model's outputs are not those of the layers that were read: it is random, or does something that "
-            "depends on more than its input"
-        )
+    plain = (torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False))
+    with plain[0], plain[1], plain[2], torch.autocast("cuda", enabled=False), untouched(root):
+        calls = trace(root)
+        x = root.inputs(torch.randn(SAMPLES, *shape, generator=torch.Generator().manual_seed(0)))
+        reader = _Reader(Run(root, calls, x))
+        graph = reader.graph()
+        verify(root, calls, graph, reader.places)
     return graph
 
 
@@ -66,6 +69,7 @@ class _Reader:
         self.shapes: dict[fx.Node, Shape] = {}
         # Tuples of values, such as chunk gives, and the value they are parts of.
         self.tuples: dict[fx.Node, fx.Node] = {}
+        self.sizes = Sizes(run.value, {*SUMS, *SIDE_BY_SIDE, *functions.PRODUCTS, *_LIKE})
 
     def graph(self) -> Graph:
         for n in self.run.calls:
@@ -79,6 +83,10 @@ class _Reader:
         return Graph(tuple(self.nodes))
 
     def _append(self, n: fx.Node, node: Node) -> None:
+        for rule in node.rules:
+            offset = None if rule.linear is None else rule.linear.offset
+            if offset is not None and not bool(torch.isfinite(offset).all()):
+                raise ValueError("it adds numbers that are not finite")
         self.places[n], self.shapes[n] = len(self.nodes), node.shape
         self.nodes.append(node)
 
@@ -96,13 +104,11 @@ class _Reader:
 
     def _read(self, n: fx.Node) -> None:
         sources = [source for source in n.all_input_nodes if source in self.depends]
-        value = self.run.value(n)
         self.run.check_memory(n, self.depends)
-        if not sources or not _holds_tensors(value):
-            return  # a constant, such as a shape
-        called = self.run.called(n)
-        if isinstance(value, Tensor) and not value.is_floating_point():
-            raise TypeError(f"{called} gives {value.dtype} numbers, which have no Lipschitz constant: {REMEDY}")
+        if not sources or naming.is_about(n):
+            self.sizes.follow(n, self.depends)
+            return  # a constant, or a shape
+        value, called = self.run.value(n), self.run.called(n)
         self.depends.add(n)
         try:
             self._understand(n, sources, value)
@@ -114,14 +120,18 @@ class _Reader:
             raise ValueError(f"{called}, given inputs of shape {shapes}: {reason}") from error
 
     def _understand(self, n: fx.Node, sources: list[fx.Node], value: Any) -> None:
-        name = name_of(n.target)
-        if n.op == "call_function" and not is_of_torch(n.target):
-            raise _UnknownError("is no function of torch and is not understood")
-        if n.op != "call_module" and name in _TUPLES and isinstance(value, (tuple, list)):
+        name = naming.known_name(n, NAMES, _KNOWN) if n.op != "call_module" else ""
+        if name is None:
+            several = len([a for a in _flat((n.args, n.kwargs)) if a in sources]) > 1
+            raise _UnknownError((_PRODUCT if several and naming.name_of(n.target) in _PRODUCTS else "") + UNKNOWN)
+        self.sizes.check(n, name)
+        if name in _TUPLES and isinstance(value, (tuple, list)):
             self.tuples[n] = sources[0]
             return
         if not isinstance(value, Tensor):
             raise ValueError(f"it must give one tensor; got {type(value).__name__}")
+        if not value.is_floating_point():
+            raise _UnknownError(f"gives {value.dtype} numbers, which have no Lipschitz constant, and is not understood")
         if value.dim() == 0 or len(value) != SAMPLES:
             raise ValueError("it mixes samples: keep the first dimension as it is")
         shape = tuple(value.shape[1:])
@@ -132,12 +142,12 @@ class _Reader:
         elif name in SIDE_BY_SIDE:
             self._append(n, side_by_side(self.run, n, self.places, self.shapes, shape))
         elif name in SUMS:
-            self._append(n, sum_of(self.run, n, self.places, self.shapes, shape))
+            self._append(n, sum_of(self.run, n, SUMS[name], self.places, self.shapes, shape))
         else:
             self._append(n, self._of_function(n, name, shape))
 
     def _of_module(self, n: fx.Node, source: fx.Node, shape: Shape) -> Node:
-        name, kind = self.run.label(n)
+        name, kind = label(self.run.module, n)
         layer = self.run.layer(n)
         if n.args != (source,) or n.kwargs:
             raise ValueError("it needs one input and no other arguments")
@@ -155,8 +165,7 @@ class _Reader:
     def _of_function(self, n: fx.Node, name: str, shape: Shape) -> Node:
         used = [a for a in _flat((n.args, n.kwargs)) if isinstance(a, fx.Node) and a in self.depends]
         if len(used) > 1:
-            product = " by a product or quotient, which is not Lipschitz over all space" if name in _PRODUCTS else ""
-            raise _UnknownError(f"combines values of the network{product} and is not understood")
+            raise _UnknownError((_PRODUCT if name in _PRODUCTS else _COMBINED) + UNKNOWN)
         source = used[0]
         behind = (n.args[0] if n.args else n.kwargs.get("input")) is not source
         if behind and name not in ("mul", "imul", "multiply"):
@@ -164,9 +173,9 @@ class _Reader:
         arguments = [self.run.constant(a) for a in n.args[0 if behind else 1 :] if a is not source]
         named = {key: self.run.constant(a) for key, a in n.kwargs.items() if a is not source}
         call = self.run.of_one(n, source)
-        rule = alone(name, arguments, named, call, self.shapes[source])
+        rule = functions.alone(name, arguments, named, call, self.shapes[source])
         if rule is None:
-            raise _UnknownError("is not understood")
+            raise _UnknownError(UNKNOWN)
         return Node(n.name, name, shape, (self.places[source],), (rule,))
 
 
@@ -185,9 +194,3 @@ def _flat(value: Any) -> Iterator[Any]:
             yield from _flat(entry)
     else:
         yield value
-
-
-def _holds_tensors(value: Any) -> bool:
-    if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        return any(isinstance(entry, Tensor) for entry in value)
-    return isinstance(value, Tensor)

@@ -90,7 +90,10 @@ def register(kind: type[nn.Module]) -> Callable[[Constant], Constant]:
 
 
 def _checked(value: Any) -> float:
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
     if not 0 <= number < math.inf:
         raise ValueError(f"the registered constant must be a finite number of at least 0; got {value!r}")
     return number

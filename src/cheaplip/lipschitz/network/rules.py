@@ -22,6 +22,7 @@ class LinearMap:
         apply: ``(n, *input) -> (n, *output)``, without the offset.
         magnitude: the same with the absolute value of every weight.
         offset: what is added, ``(*output)``; None for nothing.
+        terms: the absolute values that the offset was summed up from, at least its own; None where it was not.
         exact: whether every entry of its matrix is a weight as it is, so that writing the matrix down rounds nothing.
         moves: whether it only moves numbers about, which rounds nothing.
         factors: where it multiplies each channel by a number, these numbers, ``(channels,)``.
@@ -35,6 +36,13 @@ class LinearMap:
     moves: bool = False
     factors: Tensor | None = None
     rescaled: Callable[[Tensor], Rule] | None = None
+    terms: Tensor | None = None
+
+    def offset_size(self) -> Tensor | float:
+        """Return what rounding of the offset is relative to."""
+        if self.terms is not None:
+            return self.terms
+        return 0.0 if self.offset is None else self.offset.abs()
 
 
 @final
@@ -64,9 +72,11 @@ class Rule:
         linear: where it is linear (with an offset).
         elementwise: where it works unit by unit.
         function: where it is neither, ``(n, *input) -> (n, *output)`` in float64, to bound its outputs over a box.
+        rises: whether no output of this function falls when an input rises.
     """
 
     constant: Callable[[float], float]
     linear: LinearMap | None = None
     elementwise: Elementwise | None = None
     function: Callable[[Tensor], Tensor] | None = None
+    rises: bool = False

@@ -5,11 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, final
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from cheaplip.lipschitz.network.functions import name_of
-from cheaplip.lipschitz.network.tracing import REMEDY, called_by, called_in, check_finite
+from cheaplip.lipschitz.network.naming import name_of
+from cheaplip.lipschitz.network.tracing import REMEDY, Root, called_by, called_in, check_finite
+
+# A model is read with so many samples at a time, so that what mixes them is seen.
+SAMPLES = 3
+
+
+def label(module: nn.Module, n: fx.Node) -> tuple[str, str]:
+    """Return the name and the type of what is called."""
+    if n.op == "call_module":
+        target = str(n.target)
+        return called_in(target), type_before_parametrizations(module.get_submodule(target)).__name__
+    return n.name, f".{n.args[1]}" if n.target is getattr else name_of(n.target)
+
+
+def called(module: nn.Module, n: fx.Node) -> str:
+    """Return how an error calls it."""
+    name, kind = label(module, n)
+    return called_by(name, kind) if n.op == "call_module" else f"function {name!r} ({kind})"
 
 
 @final
@@ -17,13 +34,15 @@ class Run(fx.Interpreter):
     """The calls of a model on one input.
 
     Args:
-        traced: the calls.
+        root: the model.
+        calls: that it makes.
         x: the input.
     """
 
-    def __init__(self, traced: fx.GraphModule, x: Tensor) -> None:
-        super().__init__(traced, garbage_collect_values=False)
-        self.calls: list[fx.Node] = list(traced.graph.nodes)
+    def __init__(self, root: Root, calls: fx.Graph, x: Tensor) -> None:
+        super().__init__(root, garbage_collect_values=False, graph=calls)
+        self.extra_traceback = False
+        self.calls: list[fx.Node] = list(calls.nodes)
         self.changed: dict[fx.Node, list[fx.Node]] = {}
         self.result: Any = self.run(x)
 
@@ -35,21 +54,14 @@ class Run(fx.Interpreter):
         """Return the module that is called."""
         return self.module.get_submodule(str(n.target))
 
-    def label(self, n: fx.Node) -> tuple[str, str]:
-        """Return the name and the type of what is called."""
-        if n.op == "call_module":
-            return called_in(str(n.target)), type_before_parametrizations(self.layer(n)).__name__
-        return n.name, name_of(n.target)
-
     def called(self, n: fx.Node) -> str:
         """Return how an error calls it."""
-        name, kind = self.label(n)
-        return called_by(name, kind) if n.op == "call_module" else f"function {name!r} ({kind})"
+        return called(self.module, n)
 
     def run_node(self, n: fx.Node) -> Any:
         """Make one call, and remember whose memory it changes."""
         before = [
-            (source, self.env[source], self.env[source]._version)
+            (source, self.env[source], _version(self.env[source]))
             for source in n.all_input_nodes
             if isinstance(self.env.get(source), Tensor)
         ]
@@ -61,8 +73,10 @@ class Run(fx.Interpreter):
             reason = str(error).strip().partition("\n")[0]
             shapes = ", ".join(str(tuple(value.shape[1:])) for _, value, _ in before)
             raise ValueError(f"{self.called(n)}, given inputs of shape {shapes}: {reason}") from error
+        if isinstance(result, Tensor) and type(result) not in (Tensor, nn.Parameter):
+            raise TypeError(f"{self.called(n)} gives a {type(result).__name__}, which is no plain tensor: {REMEDY}")
         for source, value, version in before:
-            if value._version != version:
+            if _version(value) != version:
                 self.changed.setdefault(n, []).append(source)
         return result
 
@@ -101,7 +115,7 @@ class Run(fx.Interpreter):
             if source not in depends or _memory(self.value(n)) != memory:
                 raise TypeError(f"{self.called(n)} changes {source.name!r} in place and is not understood: {REMEDY}")
             here = self.calls.index(n)
-            before = {call for call in self.calls[:here] if _memory(self.value(call)) == memory}
+            before = {call for call in self.calls[:here] if memory & _memory(self.value(call))}
             for other in self.calls[here + 1 :]:
                 if before.intersection(other.all_input_nodes):
                     raise TypeError(
@@ -110,5 +124,12 @@ class Run(fx.Interpreter):
                     )
 
 
-def _memory(value: Any) -> int | None:
-    return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else None
+def _version(value: Tensor) -> int | None:
+    return None if value.is_inference() else value._version  # which torch itself keeps from being changed
+
+
+def _memory(value: Any) -> set[int]:
+    """Return where the numbers of a tensor lie, or of all tensors in a tuple."""
+    if isinstance(value, (tuple, list)):
+        return set().union(*map(_memory, value))
+    return {value.untyped_storage().data_ptr()} - {0} if isinstance(value, Tensor) else set()

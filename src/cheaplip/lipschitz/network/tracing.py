@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 import torch
@@ -18,7 +20,7 @@ REMEDY = (
 )
 
 
-def trace(root: Root) -> fx.GraphModule:
+def trace(root: Root) -> fx.Graph:
     """Return the calls of a model.
 
     Raises:
@@ -27,7 +29,7 @@ def trace(root: Root) -> fx.GraphModule:
     for name, module in root.inner.named_modules():
         _check_plain(name, module)
     try:
-        return fx.GraphModule(root, _Tracer().trace(root))
+        return _Tracer().trace(root)
     except _NotUnderstoodError as error:
         raise TypeError(str(error)) from None
     except Exception as error:  # whatever a forward raises that is given no numbers
@@ -87,6 +89,11 @@ class Root(nn.Module):
         """Return what the model does."""
         return self.inner(x)
 
+    def inputs(self, x: Tensor) -> Tensor:
+        """Return numbers as inputs of the model, of the dtype and on the device of its first floating tensor."""
+        like = next((t for t in [*self.parameters(), *self.buffers()] if t.is_floating_point()), torch.zeros(()))
+        return x.to(like)
+
 
 @final
 class _Tracer(fx.Tracer):
@@ -108,10 +115,30 @@ def called_in(name: str) -> str:
     return name.removeprefix("inner").removeprefix(".")
 
 
+@contextmanager
+def untouched(root: Root) -> Iterator[None]:
+    """Give all modules back what they hold, and buffers their numbers: a forward may remember what it is given."""
+    dictionaries: list[dict[str, Any]] = []
+    for module in root.modules():
+        inside = (vars(module), module._parameters, module._buffers, module._modules)
+        dictionaries += [entry for entry in inside if isinstance(entry, dict)]  # others are of compiled modules
+    held = [dict(dictionary) for dictionary in dictionaries]
+    numbers = [(buffer, buffer.detach().clone()) for buffer in root.buffers()]
+    try:
+        yield
+    finally:
+        for dictionary, before in zip(dictionaries, held, strict=True):
+            dictionary.clear()
+            dictionary.update(before)
+        with torch.no_grad():
+            for buffer, value in numbers:
+                if not buffer.is_inference() and not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
 def check_finite(layer: nn.Module) -> None:
     """Raise where a layer's weights are not finite real numbers."""
-    weight = getattr(layer, "weight", None)
-    made = [weight] if isinstance(weight, Tensor) else []
+    made = [tensor for name in ("weight", "bias") if isinstance(tensor := getattr(layer, name, None), Tensor)]
     for tensor in [*layer.parameters(), *layer.buffers(), *made]:
         if tensor.is_complex() or not bool(torch.isfinite(tensor).all()):
             raise ValueError("it must have finite real weights; got NaN, infinite or complex ones")

@@ -15,8 +15,23 @@ from cheaplip.lipschitz.network.linear import outward
 from cheaplip.lipschitz.network.rules import Rule, Shape
 
 
-def _several(value: Any, dimensions: int) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, tuple) else (value,) * dimensions
+def _several(value: Any, dimensions: int) -> tuple[Any, ...]:
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return values if len(values) == dimensions else values * dimensions
+
+
+def _check_dimensions(layer: Any, shape: Shape, *, channels: bool) -> int:
+    """Return the dimensions in a layer's name; without channels torch takes the samples for them, which pooling may."""
+    dimensions = int(type(layer).__name__[-2])
+    if len(shape) != dimensions + 1 and (channels or len(shape) != dimensions):
+        raise ValueError(f"it needs inputs of {dimensions + 1} dimensions; got {shape}")
+    return dimensions
+
+
+def _check_end(layer: Any, shape: Shape) -> None:
+    wanted = tuple(layer.normalized_shape)
+    if not wanted or shape[-len(wanted) :] != wanted:
+        raise ValueError(f"it normalises {wanted}, which must be the last dimensions of a sample; got {shape}")
 
 
 def max_pool(layer: Any, shape: Shape) -> Rule:
@@ -27,13 +42,13 @@ def max_pool(layer: Any, shape: Shape) -> Rule:
     """
     if layer.return_indices:
         raise ValueError("return_indices=True gives two tensors")
-    dimensions = int(type(layer).__name__[-2])
-    if len(shape) != dimensions + 1:
-        raise ValueError(f"it needs inputs of {dimensions + 1} dimensions; got {shape}")
+    dimensions = _check_dimensions(layer, shape, channels=False)
     sizes = (layer.kernel_size, layer.stride or layer.kernel_size, layer.dilation)
     kernel, stride, dilation = (_several(value, dimensions) for value in sizes)
     # Windows over one number start at distances that are multiples of the stride and of the dilation.
     windows = math.prod(-(-k // (s // math.gcd(s, d))) for k, s, d in zip(kernel, stride, dilation, strict=True))
+    if not bool(torch.isfinite(layer(torch.zeros(1, *shape, dtype=torch.float64))).all()):
+        raise ValueError("a window lies in the padding alone, where the largest number is minus infinity")
     return _counted(windows, layer)
 
 
@@ -41,11 +56,9 @@ def adaptive_max_pool(layer: Any, shape: Shape) -> Rule:
     """Return the rule of AdaptiveMaxPool, whose windows may overlap."""
     if layer.return_indices:
         raise ValueError("return_indices=True gives two tensors")
-    dimensions = int(type(layer).__name__[-2])
-    if len(shape) != dimensions + 1:
-        raise ValueError(f"it needs inputs of {dimensions + 1} dimensions; got {shape}")
+    dimensions = _check_dimensions(layer, shape, channels=False)
     windows = 1
-    for size, wanted in zip(shape[1:], _several(layer.output_size, dimensions), strict=True):
+    for size, wanted in zip(shape[-dimensions:], _several(layer.output_size, dimensions), strict=True):
         count = size if wanted is None else wanted
         covered = [0] * size
         for k in range(count):
@@ -57,7 +70,7 @@ def adaptive_max_pool(layer: Any, shape: Shape) -> Rule:
 
 def _counted(windows: int, function: Callable[[Tensor], Tensor]) -> Rule:
     sizes = {1.0: float(windows), 2.0: outward(math.sqrt(windows), 1) if windows > 1 else 1.0}
-    return Rule(lambda p: sizes.get(p, 1.0), function=function)
+    return Rule(lambda p: sizes.get(p, 1.0), function=function, rises=True)
 
 
 def layer_norm(layer: Any, shape: Shape) -> Rule:
@@ -67,17 +80,16 @@ def layer_norm(layer: Any, shape: Shape) -> Rule:
     ``(I - 1 1ᵀ/n - x̂ x̂ᵀ/n) / s``. As ``‖x̂‖² <= n`` and x̂ is orthogonal to 1, this is between 0 and I/s, and
     ``s >= √eps``.
     """
+    _check_end(layer, shape)
     return _normalised(layer, math.prod(layer.normalized_shape), float(layer.eps), layer.weight)
 
 
 def rms_norm(layer: Any, shape: Shape) -> Rule:
     """Return the rule of RMSNorm; its Jacobian is ``(I - x̂ x̂ᵀ/n) / s``, as for :func:`layer_norm`."""
-    eps = (
-        layer.eps
-        if layer.eps is not None
-        else torch.finfo((layer.weight if layer.weight is not None else torch.zeros(())).dtype).eps
-    )
-    return _normalised(layer, math.prod(layer.normalized_shape), float(eps), layer.weight)
+    _check_end(layer, shape)
+    if layer.eps is None:
+        raise ValueError("with eps=None it takes another eps for every dtype: give it a number, such as eps=1e-6")
+    return _normalised(layer, math.prod(layer.normalized_shape), float(layer.eps), layer.weight)
 
 
 def group_norm(layer: nn.GroupNorm, shape: Shape) -> Rule:
@@ -89,6 +101,7 @@ def instance_norm(layer: Any, shape: Shape) -> Rule:
     """Return the rule of InstanceNorm without running statistics: as :func:`layer_norm`, channel by channel."""
     if layer.track_running_stats:
         raise ValueError("InstanceNorm with running statistics is not understood")
+    _check_dimensions(layer, shape, channels=True)
     return _normalised(layer, math.prod(shape[1:]), float(layer.eps), layer.weight)
 
 
@@ -99,7 +112,7 @@ def _normalised(layer: Any, numbers: int, eps: float, weight: Tensor | None) -> 
     euclidean = outward(top / math.sqrt(eps), 8)
     # ‖J‖_p <= √n ‖J‖_2 for p = 1 and inf on vectors of n numbers.
     other = outward(euclidean * math.sqrt(numbers), 8)
-    return Rule(lambda p: euclidean if p == 2 else other, function=copy.deepcopy(layer).cpu().double())
+    return Rule(lambda p: euclidean if p == 2 else other, function=copy.deepcopy(layer).cpu().double().eval())
 
 
 def softmax(layer: Any, shape: Shape) -> Rule:
@@ -123,7 +136,9 @@ def log_softmax(layer: Any, shape: Shape) -> Rule:
 
 def softmax2d(layer: Any, shape: Shape) -> Rule:
     """Return the rule of Softmax2d, a softmax over channels."""
-    return Rule(lambda p: 0.5, function=layer)
+    if len(shape) != 3:
+        raise ValueError(f"it needs inputs of 3 dimensions; got {shape}")
+    return Rule(lambda p: 0.5, function=lambda x: F.softmax(x, 1))
 
 
 def _inside_the_sample(dim: int | None, shape: Shape) -> None:

@@ -57,7 +57,8 @@ def _largest_block(inverse: Tensor, weight: Tensor, low: Tensor, high: Tensor) -
     # The size of the coupling matters too: with α = -β the middle is zero.
     top = torch.maximum(low.abs(), high.abs())
     outer = weight * top[:, None]
-    guess = 1 / max(2 * largest, float(torch.linalg.eigvalsh(outer @ inverse @ outer.T)[-1]))
+    size = max(2 * largest, float(torch.linalg.eigvalsh(outer @ inverse @ outer.T)[-1]))
+    guess = 1 / size if size > 0 else 1.0
     best, chosen = 0.0, None
     for factor in torch.logspace(-3, 1, TRIES, dtype=torch.float64).tolist():
         t = guess * factor

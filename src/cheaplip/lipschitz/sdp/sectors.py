@@ -168,7 +168,7 @@ def least_square(sectors: Sectors, multipliers: Tensor) -> float:
     if bool(failed):
         return math.inf
     half = torch.linalg.solve_triangular(factor, matrix[n:, :n], upper=False)
-    return max(0.0, float(torch.linalg.eigvalsh(half.T @ half - matrix[:n, :n])[-1]))
+    return max(0.0, float(torch.linalg.eigvalsh(half.T @ half - matrix[:n, :n])[-1])) if n else 0.0
 
 
 def is_proven(sectors: Sectors, square: float, multipliers: Tensor) -> bool:
@@ -183,6 +183,8 @@ def is_proven(sectors: Sectors, square: float, multipliers: Tensor) -> bool:
     if bool((multipliers < 0).any()):
         return False
     matrix = sectors.matrix(square, multipliers)
+    if not len(matrix):
+        return True  # nothing is fed by the input
     diagonal = matrix.diagonal()
     if not bool((diagonal > 0).all()) or not bool(torch.isfinite(matrix).all()):
         return False

@@ -1,0 +1,174 @@
+"""Upper bounds are never below what a search finds in the same domain, for random networks of all layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+from architectures import FAMILIES, Drawn, draw_network
+from bounds_soundness import ROUNDING, Found, measure, plant, table
+from pieces import Applied
+from steepest import NORMS, random_box, steepest
+
+import cheaplip as cl
+from cheaplip.lipschitz.certificate import Part
+
+SEEDS = st.integers(0, 1_000_000)
+
+
+def upper(net: nn.Module, shape: tuple[int, ...], **arguments: Any) -> float:
+    return cl.lipschitz.upper(net, torch.zeros(1, *shape), **arguments).value
+
+
+@settings(max_examples=100)
+@given(family=st.sampled_from(list(FAMILIES)), seed=SEEDS, p=st.sampled_from(NORMS), inside=st.booleans())
+def test_upper_bound_is_above_the_steepest_point(family: str, seed: int, p: float, inside: bool) -> None:
+    drawn = draw_network(family, seed)
+    box = random_box(drawn) if inside else None
+    where = {"domain": "box", "box": box} if inside else {}
+    method = "product" if p != 2 or math.prod(drawn.shape) > 24 else ("eclipse", "sdp", "product")[seed % 3]
+    value = upper(drawn.net, drawn.shape, p=p, method=method, seconds=2, **where)
+    assert value * (1 + ROUNDING) >= steepest(drawn, box, [p])[p]
+
+
+@settings(max_examples=30)
+@given(family=st.sampled_from(list(FAMILIES)), seed=SEEDS)
+def test_what_is_not_understood_is_named_wherever_it_is_planted(family: str, seed: int) -> None:
+    found = Found()
+    plant(draw_network(family, seed), found)
+    assert (found.planted, found.violations) == (1, [])
+
+
+@settings(max_examples=10)
+@given(seed=SEEDS)
+def test_linear_network_is_bounded_by_what_is_found(seed: int) -> None:
+    drawn = draw_network("linear", seed)
+    found = steepest(drawn, climbs=0)
+    for p in NORMS:
+        # Of a norm whose matrix is written down the bound is exact; of absolute values of a part it may be larger.
+        assert upper(drawn.net, drawn.shape, p=p) >= found[p] * (1 - ROUNDING)
+    assert upper(drawn.net, drawn.shape) <= found[2.0] * (1 + 1e-6) or "padding_mode" in str(drawn.net)
+
+
+def test_benchmark_counts_what_it_measures() -> None:
+    found = Found()
+    measure(draw_network("dense", 2), found)
+    measure(Drawn("dense", 3, (4,), nn.Sequential(nn.Hardshrink())), found)
+    assert (found.networks, found.refused) == (2, 2)
+    assert len(found.violations) == 2
+    assert "Hardshrink" in found.violations[0]
+    assert min(min(ratios) for ratios in found.ratios.values()) >= 1 - ROUNDING
+    assert table({"dense": found}).rows[0][:2] == ("dense", "2")
+
+
+# Inside a box.
+
+
+def linear(weight: float, bias: float) -> nn.Linear:
+    layer = nn.Linear(1, 1, dtype=torch.float64)
+    nn.init.constant_(layer.weight, weight)
+    nn.init.constant_(layer.bias, bias)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("middle", "expected"),
+    [
+        (nn.ReLU(), 0.0),
+        (nn.LeakyReLU(0.25), 0.25),
+        (nn.Hardtanh(-9.0, -4.0), 0.0),
+        (nn.Sigmoid(), 0.25 - 0.0534),  # σ' at -1
+        (nn.Softplus(), 0.2689),  # σ at -1
+        (nn.GELU(), 0.1289),  # the least slope is at -√2
+    ],
+)
+def test_units_count_with_the_slopes_that_they_have_in_the_box(middle: nn.Module, expected: float) -> None:
+    net = nn.Sequential(linear(2.0, -3.0), middle).eval()  # which sees [-3, -1]
+    for p in NORMS:
+        assert upper(net, (1,), p=p, domain="box") == pytest.approx(2 * expected, abs=1e-4)
+        assert upper(net, (1,), p=p, domain="box", box=(-10.0, 10.0)) >= 2 * expected
+
+
+def test_constant_of_a_sum_is_known_to_all_its_digits_in_a_box() -> None:
+    net = nn.Sequential(linear(1.0, 0.0), Applied("shift", lambda x: F.relu(x - 0.1)))
+    # At 0.1 - 1e-12 the unit sleeps; at 0.1 + 1e-12 it does not. As float32, 0.1 would be 1.5e-9 larger.
+    assert upper(net, (1,), domain="box", box=(0.0, 0.1 - 1e-12)) == 0
+    assert upper(net, (1,), domain="box", box=(0.0, 0.1 + 1e-12)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e18, 1e200, 1.7e308])
+@pytest.mark.parametrize("family", ["dense", "images", "joined"])
+def test_box_of_any_size_is_bounded_by_no_more_than_all_space(family: str, size: float) -> None:
+    for seed in range(3):
+        drawn = draw_network(family, seed)
+        inside = steepest(drawn, (-size, size), climbs=0)
+        for p in NORMS:
+            value = upper(drawn.net, drawn.shape, p=p, method="product", domain="box", box=(-size, size))
+            assert inside[p] <= value * (1 + ROUNDING)
+            assert value <= upper(drawn.net, drawn.shape, p=p, method="product") * (1 + 1e-9)
+
+
+def test_sums_that_cancel_are_rounded_outward_in_a_box() -> None:
+    # In float64 (x + 2^60) - (x / 2 + 2^60) has no digit of x left: that the unit always sleeps may not be claimed.
+    far = 2.0**60
+    net = nn.Sequential(linear(1.0, 0.0), Applied("far", lambda x: F.relu((x + far) - (0.5 * x + far) - 0.25)))
+    assert upper(net, (1,), domain="box", box=(0.0, 1.0)) >= 0.5
+
+
+def test_network_beyond_the_range_of_floats_is_still_bounded() -> None:
+    layers = [nn.Linear(3, 3, dtype=torch.float64) for _ in range(4)]
+    for layer in layers:
+        nn.init.constant_(layer.weight, 1e120)
+    net = nn.Sequential(*[nn.Sequential(layer, nn.Tanhshrink()) for layer in layers])
+    for where in ({}, {"domain": "box"}):
+        assert upper(net, (3,), **where) == math.inf
+    both = Applied("sum", lambda x: layers[0](layers[1](x)).relu() + layers[2](layers[3](x)).relu())
+    assert upper(nn.Sequential(both, *layers), (3,), p=1) == math.inf
+
+
+# What the random networks found.
+
+
+@pytest.mark.parametrize("method", ["eclipse", "sdp"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.leaky_relu(F.pad(x, (1, 0))[:, :1], 0.5),  # the border alone
+        lambda x: F.leaky_relu(x - x, -0.5),
+        lambda x: torch.cat([F.leaky_relu(x - x, -0.5), F.leaky_relu(0.0 * x, -2.0)], 1),
+    ],
+)
+def test_units_that_see_nothing_of_the_input_add_nothing(function: Any, method: str) -> None:
+    net = nn.Sequential(Applied("nothing", function))
+    bound = cl.lipschitz.upper(net, torch.zeros(1, 3), method=method)
+    assert 0 <= bound.value <= 2 * (1 + 1e-12)
+    assert bound.certificate is not None
+    assert cl.lipschitz.check(bound.certificate, net).value == bound.value
+
+
+def test_certificate_whose_parts_run_backwards_or_are_negative_proves_nothing() -> None:
+    net = draw_network("dense", 5).net
+    x = torch.zeros(1, *draw_network("dense", 5).shape)
+    good = cl.lipschitz.upper(net, x, method="sdp").certificate
+    assert good is not None
+    last, none = good.parts[-1].end, torch.zeros(0, dtype=torch.float64)
+    forged = (
+        (dataclasses.replace(good.parts[0], value=-good.parts[0].value), *good.parts[1:]),
+        (*good.parts, Part(last, 0, 1e-300, none), *good.parts),
+        (*good.parts, Part(last, 0, 1e-300), *good.parts),
+    )
+    for parts in forged:
+        with pytest.raises(ValueError, match="do not follow"):
+            cl.lipschitz.check(dataclasses.replace(good, value=0.0, parts=parts), net)
