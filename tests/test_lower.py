@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +16,11 @@ from test_jacobian import NORMS, norm_by_enumeration
 from torch import Tensor, nn
 from zoo import ZOO
 
-from cheaplip.lipschitz import lower
+from cheaplip.lipschitz import climb, lower
 from cheaplip.lipschitz.jacobian import jacobian_norms
 from cheaplip.lipschitz.witness import quotients
+
+module_of_lower = importlib.import_module("cheaplip.lipschitz.lower")
 
 
 def linear(seed: int, rows: int = 4, columns: int = 7) -> Tensor:
@@ -336,10 +341,25 @@ def test_witness_has_the_type_of_the_inputs(dtype: torch.dtype) -> None:
     assert dtype == torch.bfloat16 or bound.value >= exact * (1 - 1e-6)
 
 
-def test_any_time_is_enough_for_an_answer_and_more_finds_no_less() -> None:
+def test_any_time_is_enough_for_an_answer_and_more_finds_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock that goes on by a hundredth of a second whenever it is looked at.
+    looks = itertools.count()
+    monkeypatch.setattr(climb, "time", SimpleNamespace(monotonic=lambda: next(looks) / 100))
+    monkeypatch.setattr(module_of_lower, "time", climb.time)  # type: ignore[attr-defined]
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(7, 20), nn.ReLU(), nn.Linear(20, 3))
     hasty, usual = lower(net, data(), seconds=1e-6), lower(net, data(), pairs=8, steps=10)
-    longer = lower(net, data(), pairs=8, steps=10, seconds=1.0)
+    longer = lower(net, data(), pairs=8, steps=10, seconds=10.0)
     assert 0 < hasty.value <= longer.value
     assert longer.value >= usual.value * (1 - 1e-3)
+
+
+@pytest.mark.parametrize("bias", [1e4, 1e8, 1e12])
+def test_proven_bound_is_not_above_the_constant_where_digits_are_lost_inside(bias: float) -> None:
+    net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)).double()
+    for layer, offset in zip(net, (bias, -bias), strict=True):
+        layer.weight.data, layer.bias.data = torch.ones(1, 1).double(), torch.tensor([offset]).double()
+    for seed in range(3):
+        bound = lower(net, torch.rand(20, 1).double(), pairs=8, steps=5, seed=seed)
+        assert bound.proven
+        assert bound.value <= 1.0

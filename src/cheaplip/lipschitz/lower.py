@@ -66,8 +66,9 @@ def lower(
 
     Returns:
         The bound; ``witness`` is the pair, ``method`` says what found it, ``domain`` where it lies. It is ``proven``
-        where float64 measured it, less a margin for rounding: 1e-9 of it, and 64 last places of the outputs. Of what
-        cannot be widened, such as a callable, it is an estimate, some 1e-5 off for float32 inputs.
+        where float64 measured it, less a margin for rounding: 1e-9 of it, and 64 last places of the outputs or of the
+        largest number on the way to them. Of what cannot be widened, such as a callable, it is an estimate, some 1e-5
+        off for float32 inputs.
 
     Raises:
         ValueError: if ``x`` or the ball does not fit the model, or all outputs are NaN or infinite.

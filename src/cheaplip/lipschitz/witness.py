@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, final
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cheaplip.lipschitz.climb import Task
 from cheaplip.modes import Model, frozen, modules_of, unwrap
@@ -17,8 +19,10 @@ from cheaplip.pairs.starts import check_pairs
 from cheaplip.pairs.steepness import apply, quotient, widen
 
 # Far above what float64 loses in a forward of a network, far below what anyone reads off a bound: of the quotient, and,
-# in last places of the outputs, of what they lose beside a large offset.
+# in last places of the outputs and of all numbers on the way, of what they lose beside a large offset.
 ROUNDING, PLACES = 1e-9, 64
+# Numbers beyond this stand for minus infinity, as in a mask of attention.
+MASKED = 1e30
 # Distances of the pairs that are tried, in units of the data's scale. The largest is taken that costs no more than this
 # part of the quotient: it is the least sensitive to rounding in the user's own arithmetic.
 DISTANCES = tuple(10.0 ** (-k / 2) for k in range(-2, 11))
@@ -48,7 +52,7 @@ class Measured(NamedTuple):
         quotients: in float64, NaN or inf where outputs are.
         values: what pairs are worth: the quotients, less a margin where that makes them a proof; -inf where nothing.
         sure: the quotients less the margin for rounding, proof or not.
-        sizes: of the outputs, in units of the distance.
+        sizes: of the outputs, or of the largest number on the way to them, in units of the distance.
     """
 
     quotients: Tensor
@@ -117,6 +121,9 @@ def evaluated(modules: tuple[nn.Module, ...]) -> Iterator[None]:
         if recurrent and torch.backends.cudnn.enabled:
             # cuDNN's recurrent layers refuse a backward in eval mode; PyTorch's own do not.
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            # A compiled function would be compiled anew for each batch size, and for each look inside.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 
@@ -134,14 +141,43 @@ def widest(function: Model, x: Tensor) -> Wide:
     return Wide(function, x.dtype, False)
 
 
+@final
+class Largest(TorchFunctionMode):
+    """Within it, the largest number is remembered that any function of torch returns: its digits may get lost.
+
+    Example:
+        >>> with Largest() as largest:
+        ...     x = torch.ones(2) + 1e6 - 1e6
+        >>> largest.value
+        1000001.0
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = 0.0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, and look at what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(part, Tensor) and part.is_floating_point() and part.numel():
+                size = part.detach().abs().to(torch.float64)
+                self.value = max(self.value, float(torch.where(size < MASKED, size, 0.0).max()))
+        return result
+
+
 def measure(wide: Wide, u: Tensor, v: Tensor, p_in: Norm, p_out: Norm) -> Measured:
     """Measure pairs, in float64 if the function takes that."""
     points = torch.cat([u, v]).to(wide.dtype)
     distance = vector_norm(widen(points[: len(u)] - points[len(u) :]).double(), p_in).detach()
-    with torch.no_grad():
-        output_u, output_v = widen(apply(wide.function, points)).double().chunk(2)
+    largest = Largest()
+    with torch.no_grad(), largest:
+        output = apply(wide.function, points)
+    output_u, output_v = widen(output).double().chunk(2)
     quotients = quotient(output_u, output_v, distance, p_out).detach()
-    sizes = (vector_norm(output_u, p_out) + vector_norm(output_v, p_out)).detach() / distance
+    sizes = (vector_norm(output_u, p_out) + vector_norm(output_v, p_out)).detach().clamp_min(largest.value) / distance
     lost = quotients * ROUNDING + PLACES * torch.finfo(wide.dtype).eps * sizes
     finite = torch.isfinite(quotients)
     sure = torch.where(finite, (quotients - lost).clamp_min(0.0), -torch.inf)
