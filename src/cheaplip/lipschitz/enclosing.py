@@ -9,11 +9,11 @@ from torch import Tensor
 
 from cheaplip.lipschitz.bound import Bound, Interval
 from cheaplip.lipschitz.certificate import Certificate, Part
-from cheaplip.lipschitz.lower import lower
+from cheaplip.lipschitz.lower import lower, lower_at
 from cheaplip.lipschitz.network.graph import times
 from cheaplip.lipschitz.problem import Problem, problem_of
 from cheaplip.lipschitz.sdp.sectors import is_proven
-from cheaplip.lipschitz.upper import upper
+from cheaplip.lipschitz.upper import upper_at
 from cheaplip.modes import Model
 from cheaplip.norms import Box, Norm
 
@@ -38,7 +38,8 @@ def bounds(
         model: as in :func:`upper`.
         x: data to start the search for the lower bound from, ``(n, *input)``, floating, finite.
         p: the norm of inputs and outputs: 1, 2 or inf.
-        method: of the upper bound, as in :func:`upper`.
+        method: of the upper bound, as in :func:`upper`; by ``"exact"`` the pair is looked for in the steepest linear
+            region too, and there is no certificate.
         domain: ``"all"`` space, or ``"box"``, for pairs of inputs in it.
         box: ``(low, high)``, numbers or one per channel; used with ``domain="box"``.
         seconds: for the upper bound.
@@ -58,8 +59,11 @@ def bounds(
         >>> round(interval.lower, 3), round(interval.upper, 3)
         (3.0, 3.0)
     """
-    above = upper(model, x, p=p, method=method, domain=domain, box=box, seconds=seconds)
-    below = lower(model, x, p_in=p, p_out=p, box=box if domain == "box" else None, seed=seed)
+    above, point = upper_at(model, x, p=p, method=method, domain=domain, box=box, seconds=seconds)
+    within = box if domain == "box" else None
+    below = lower(model, x, p_in=p, p_out=p, box=within, seed=seed)
+    if point is not None:
+        below = max(below, lower_at(model, x, point, p=p, box=within), key=float)
     return enclosed(below, above)
 
 
@@ -100,6 +104,7 @@ def check(certificate: Certificate, model: Model) -> Bound:
 
     Example:
         >>> net = torch.nn.Linear(3, 2)
+        >>> from cheaplip.lipschitz import upper
         >>> certificate = upper(net, torch.zeros(1, 3)).certificate
         >>> check(certificate, net).value == certificate.value
         True

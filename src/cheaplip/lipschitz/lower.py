@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from cheaplip.lipschitz.witness import evaluated, measure, pairs_at, plain, wide
 from cheaplip.modes import Model, modules_of
 from cheaplip.norms import Box, Norm, check_norm, per_sample, vector_norm
 from cheaplip.pairs import Pairs, Search, Start
+from cheaplip.pairs.starts import scale_of
 
 # So many of the steepest places are measured exactly.
 JUDGED = 8
@@ -95,6 +97,28 @@ def lower(
         found, known = ({}, None) if ball is not None else _by_pairs(task, start, box, pairs, steps)
         places = search(task, x.detach(), known, pairs, steps, seed, seconds is not None)
         return _steepest(task, found, places)
+
+
+def lower_at(model: Model, x: Tensor, point: Tensor, *, p: Norm, box: Box | None) -> Bound:
+    """Measure how steep a model is at one input, by close pairs around it.
+
+    Args:
+        model: as in :func:`lower`.
+        x: data ``(n, *input)``, for type, device and scale.
+        point: where, ``(*input)``.
+        p: the norm of inputs and outputs: 1, 2 or inf.
+        box: where the pairs have to stay, as in :func:`lower`.
+    """
+    norm = check_norm(p)
+    points = point.unsqueeze(0).to(x)
+    region = Region(box, None, norm, points)
+    # The regions of a network far from zero are as wide as they are far.
+    scales = [scale_of(x), max(float(points.abs().max()), torch.finfo(x.dtype).tiny)]
+    with evaluated(modules_of(model)):
+        tasks = [Task(plain(model), norm, norm, region, scale, math.inf) for scale in scales]
+        start = Places(points, unit(torch.ones_like(points)), points.new_zeros(1))
+        bounds = [_steepest(task, {}, start) for task in tasks]
+    return replace(max(bounds, key=float), method="steepest linear region")
 
 
 def _scale(scale: float, region: Region) -> float:

@@ -23,6 +23,7 @@ from cheaplip.norms import Box, Norm, box_tensors, check_norm
 
 METHODS = ("auto", "product", "eclipse", "sdp", "exact")
 NAMES = {"product": "layer product", "eclipse": "ECLipsE-Fast", "sdp": "LipSDP-Neuron"}
+EXACT = "exact"  # what the method of an exact value begins with
 # How many units a part may have, by the method; beyond that it takes too long or too much memory.
 LARGEST = {"eclipse": 1536, "sdp": 1100, "exact": 200}
 # How far from its least value, relatively, LipSDP may stop.
@@ -47,8 +48,9 @@ def upper(
     and rounded outward.
 
     Args:
-        model: a module in eval mode, made of layers that are understood (``docs/bounds.md`` lists them) or registered
-            by :func:`register`; its forward may call them in any order and add, concatenate and reshape their outputs.
+        model: a module in eval mode, made of layers that are understood (``docs/bounds_layers.md`` lists them) or
+            registered by :func:`register`; its forward may call them in any order and add, concatenate and reshape
+            their outputs.
         x: inputs ``(n, *input)``; only their shape counts.
         p: the norm of inputs and outputs: 1, 2 or inf.
         method: ``"product"`` of the layers' constants; ``"eclipse"`` for ECLipsE-Fast; ``"sdp"`` for LipSDP-Neuron to a
@@ -76,23 +78,27 @@ def upper(
         >>> tight.method, loose.method, tight.value < loose.value
         ('LipSDP-Neuron', 'layer product', True)
     """
+    return upper_at(model, x, p=p, method=method, domain=domain, box=box, seconds=seconds)[0]
+
+
+def upper_at(
+    model: Model, x: Tensor, *, p: Norm, method: str, domain: str, box: Box, seconds: float
+) -> tuple[Bound, Tensor | None]:
+    """Return what :func:`upper` does, and by the exact method an input ``(*input)`` in the steepest region found."""
     p = checked(p, method, domain)
     if not (isinstance(seconds, (int, float)) and seconds >= 0):
         raise ValueError(f"seconds must be a number of at least 0; got {seconds!r}")
     within = box if domain == "box" else None
     problem = problem_of(model, shape_of(x), p, within)
     if method == "exact":
-        return _exact(problem, within, seconds)
+        found = exactly(problem, within, seconds)
+        how = f"{EXACT if found.complete else 'branch and bound, not finished'}, {found.cells} linear region"
+        how += "" if found.cells == 1 else "s"
+        return Bound(found.upper, how, proven=True, domain=domain), found.point.view(problem.shape)
     with torch.no_grad():
         bound = bounded(problem, method, time.monotonic() + seconds)
     certificate = Certificate(bound[0], p, bound[1], within, problem.shape, bound[2])
-    return Bound(bound[0], bound[1], proven=True, domain=domain, certificate=certificate)
-
-
-def _exact(problem: Problem, box: Box | None, seconds: float) -> Bound:
-    found = exactly(problem, box, seconds)
-    how = "exact" if found.complete else "branch and bound, not finished"
-    return Bound(found.upper, f"{how}, {found.cells} linear regions", proven=True, domain="box" if box else "all")
+    return Bound(bound[0], bound[1], proven=True, domain=domain, certificate=certificate), None
 
 
 def exactly(problem: Problem, box: Box | None, seconds: float) -> Exact:

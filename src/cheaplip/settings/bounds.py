@@ -34,8 +34,12 @@ class BoundsSettings:
         str | None, About("LOW,HIGH of inputs (where negative with =, as box=-1,1); null: the data's, without data 0,1")
     ] = None
     method: Annotated[
-        Literal["auto", "product", "eclipse", "sdp"],
-        About("of the upper bound: product of the layers' constants, ECLipsE-Fast, LipSDP-Neuron or the best of them"),
+        Literal["auto", "product", "eclipse", "sdp", "exact"],
+        About(
+            "of the upper bound: product of the layers' constants, ECLipsE-Fast, LipSDP-Neuron or the best of them; "
+            "exact: all linear regions of a small piecewise-linear network, beside the best of the others, whose "
+            "certificate is the one that is saved"
+        ),
     ] = "auto"
     seconds: Annotated[float, About("when the upper bound is improved no more, and a claim not tried again", low=0)] = (
         30.0
@@ -46,8 +50,8 @@ class BoundsSettings:
     claim: Annotated[
         float | None,
         About(
-            "a claimed Lip: refuted by a pair (saved as witness.npz, status 3), proven by a certificate (saved as "
-            "certificate.npz, or as save says, status 0), or open (status 0)",
+            "a claimed Lip: refuted by a pair (saved as witness.npz, status 3), proven by an upper bound (its "
+            "certificate saved as certificate.npz, or as save says, status 0), or open (status 0)",
             low=0,
         ),
     ] = None

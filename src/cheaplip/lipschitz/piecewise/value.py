@@ -101,7 +101,7 @@ def _check(system: System, box: tuple[Tensor, Tensor] | None) -> tuple[Floats, F
     for layer in system.units:
         if layer.pieces is None:
             raise ValueError(
-                f"every unit must be piecewise linear for an exact value; {layer.name!r} is not: use upper()"
+                f"every unit must be piecewise linear for an exact value; {layer.name!r} is not: use another method"
             )
     tensors = [
         *(t for unit in system.units if unit.pieces for t in (*unit.weights, unit.offset, unit.pieces.slopes)),

@@ -9,8 +9,11 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
 from typing import Literal, TypeAlias, final
 
+from torch import Tensor
+
 from cheaplip.lipschitz import Bound
 from cheaplip.lipschitz.layers import Layer
+from cheaplip.lipschitz.upper import EXACT
 
 Verdict: TypeAlias = Literal["refuted", "proven", "open"]
 
@@ -26,10 +29,22 @@ class Proof:
     Args:
         bound: with its certificate.
         seconds: from the model to the bound.
+        point: an input in the steepest region, ``(*input)``, where the regions were searched.
     """
 
     bound: Bound
     seconds: float
+    point: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is the constant itself, up to rounding."""
+        return self.bound.method.startswith(EXACT)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all linear regions were searched that there were to search."""
+        return self.point is None or self.exact
 
 
 @final
@@ -67,6 +82,11 @@ class Enclosure:
     def upper(self) -> Bound | None:
         """The best upper bound, if there is one."""
         return self.proofs[-1].bound if self.proofs else None
+
+    @property
+    def certified(self) -> Bound | None:
+        """The best upper bound that has a certificate, if there is one; an exact value has none."""
+        return next((proof.bound for proof in reversed(self.proofs) if proof.bound.certificate is not None), None)
 
     @property
     def telling(self) -> list[Layer]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cheaplip.lipschitz import Bound, lower, upper
+from cheaplip.lipschitz import Bound, lower
 from cheaplip.lipschitz.enclosing import enclosed
 from cheaplip.lipschitz.layers import Layer, layers
+from cheaplip.lipschitz.lower import lower_at
+from cheaplip.lipschitz.upper import upper_at
 from cheaplip.runs.bounding.enclosure import Enclosure, Proof
 from cheaplip.runs.bounding.subject import Subject, points_of, subject_of
 from cheaplip.runs.bounding.writing import check_places, written
@@ -19,7 +21,8 @@ from cheaplip.runs.parts import shows
 from cheaplip.runs.pipeline import saying
 from cheaplip.settings import BoundsSettings
 
-NAMES = {"product": "layer product", "eclipse": "ECLipsE-Fast", "sdp": "LipSDP-Neuron", "auto": "LipSDP-Neuron"}
+NAMES = {"product": "layer product", "eclipse": "ECLipsE-Fast", "sdp": "LipSDP-Neuron", "auto": "LipSDP-Neuron",
+         "exact": "all linear regions"}  # fmt: skip
 # What is tried on a claim that stays open: so many further searches, each so many times as long as the first.
 AGAIN, LONGER = 3, 3
 # For the bounds of the network's beginnings.
@@ -65,32 +68,47 @@ def bound(target: str | Path, settings: BoundsSettings | None = None, *, progres
         found = _against(replace(found, claim=settings.claim), subject, settings, x)
     with saying("looking at the layers", shown):
         found = replace(found, layers=_layers(subject, settings, x, found))
+    return written(replace(found, remarks=_hurried(proofs, settings)), subject, settings)
+
+
+def _hurried(proofs: Sequence[Proof], settings: BoundsSettings) -> list[str]:
+    """Say what more time would be good for."""
+    if settings.method == "exact" and any(not proof.finished for proof in proofs):
+        return [
+            f"the linear regions were searched for {settings.seconds:g} s, not to the end; --seconds gives it longer"
+        ]
     if settings.method in ("auto", "sdp") and proofs and proofs[-1].seconds > settings.seconds:
-        words = f"the upper bound was improved for {settings.seconds:g} s; --seconds gives it longer"
-        found = replace(found, remarks=[words])
-    return written(found, subject, settings)
+        return [f"the upper bound was improved for {settings.seconds:g} s; --seconds gives it longer"]
+    return []
 
 
 def _proofs(
     subject: Subject, settings: BoundsSettings, x: Tensor, box: tuple[float, float] | None, shown: bool
 ) -> tuple[list[Proof], str]:
     """Return upper bounds, from the loosest to the best, or why there are none."""
-    methods = [settings.method] if subject.p != 2 else ["product", settings.method, "eclipse"]
     best: dict[str, Proof] = {}
-    for method in dict.fromkeys(methods[:2] if settings.method == "product" else methods):
+    for method in _methods(subject.p, settings.method):
         if method == "eclipse" and any(proof.seconds > settings.seconds for proof in best.values()):
             continue  # it is here to compare with the best, and would take its time again
         begun = time.perf_counter()
         with saying(f"proving an upper bound: {NAMES[method]}", shown):
             try:
-                above = upper(subject.model, x[:1], p=subject.p, method=method, domain=settings.domain,
-                              box=box or (0.0, 1.0), seconds=settings.seconds)  # fmt: skip
+                above, point = upper_at(subject.model, x[:1], p=subject.p, method=method, domain=settings.domain,
+                                        box=box or (0.0, 1.0), seconds=settings.seconds)  # fmt: skip
             except TypeError as error:
                 return [], str(error)
-        proof = Proof(above, time.perf_counter() - begun)
+        proof = Proof(above, time.perf_counter() - begun, point)
         if above.method not in best or above.value < best[above.method].bound.value:
             best[above.method] = proof
     return sorted(best.values(), key=_value, reverse=True), ""
+
+
+def _methods(p: float, method: str) -> list[str]:
+    """Return what is tried: beside an exact value, which has no certificate, there are bounds that have one."""
+    if p != 2:
+        return ["product", method] if method == "exact" else [method]
+    others = {"product": ["eclipse"], "exact": ["auto", "eclipse"]}.get(method, ["eclipse"])
+    return list(dict.fromkeys(["product", method, *([] if method == "product" else others)]))
 
 
 def _value(proof: Proof) -> float:
@@ -101,6 +119,10 @@ def _lower(
     subject: Subject, x: Tensor, box: tuple[float, float] | None, proofs: Sequence[Proof], seed: int, steps: int
 ) -> Bound:
     below = lower(subject.model, x, p_in=subject.p, p_out=subject.p, box=box, steps=steps, seed=seed)
+    for proof in proofs:
+        if proof.point is not None:
+            there = lower_at(subject.model, x, proof.point, p=subject.p, box=box)
+            below = max(below, there, key=float)
     return replace(below, value=enclosed(below, proofs[-1].bound).lower) if proofs else below
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cheaplip.files import whole
-from cheaplip.runs.bounding.enclosure import Enclosure
+from cheaplip.runs.bounding.enclosure import Enclosure, outward
 from cheaplip.runs.bounding.keeping import keep
 from cheaplip.runs.bounding.subject import Subject
 from cheaplip.runs.pipeline import check_writable
@@ -36,10 +36,17 @@ def written(found: Enclosure, subject: Subject, settings: BoundsSettings) -> Enc
         settings: what was asked.
     """
     files, remarks = [], list(found.remarks)
-    above = found.upper
-    if above is not None and above.certificate is not None and (settings.save or found.verdict == "proven"):
+    above, sure = found.upper, found.certified
+    proven = found.verdict == "proven"
+    enough = sure is not None and found.claim is not None and sure.value <= found.claim
+    if sure is not None and sure.certificate is not None and (settings.save or enough):
         place = Path(settings.save).expanduser() if settings.save else subject.out / CERTIFICATE
-        files.append(above.certificate.save(place))
+        files.append(sure.certificate.save(place))
+        if sure is not above:
+            value = outward(sure.value, up=True, digits=10)
+            remarks.append(f"{place.name} proves Lip <= {value} ({sure.method}): an exact value has no certificate")
+    elif proven:
+        remarks.append("there is no certificate of that: an exact value has none, and those of the others prove less")
     if found.verdict == "refuted":
         files.append(save_witness(subject.out / WITNESS, found))
     if above is not None:
