@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from cheaplip.control import Discrepancy
     from cheaplip.evaluation import evaluate
     from cheaplip.penalties import (
+        AdversarialLipschitzPenalty,
+        JacobianPenalty,
         LayerProductPenalty,
         LipschitzPenalty,
         MarginLoss,
+        TradesPenalty,
         UpperBoundPenalty,
         WeightPenalty,
     )
@@ -22,11 +25,14 @@ if TYPE_CHECKING:
 
 __version__ = version("cheaplip")
 __all__ = [
+    "AdversarialLipschitzPenalty",
     "Discrepancy",
     "History",
+    "JacobianPenalty",
     "LayerProductPenalty",
     "LipschitzPenalty",
     "MarginLoss",
+    "TradesPenalty",
     "UpperBoundPenalty",
     "WeightPenalty",
     "attacks",
@@ -38,11 +44,14 @@ __all__ = [
 
 # Loaded on first use (PEP 562): a command's help need not wait for torch, and the upper floors need more than torch.
 _LATER = {
+    "AdversarialLipschitzPenalty": "cheaplip.penalties",
     "Discrepancy": "cheaplip.control",
     "History": "cheaplip.training",
+    "JacobianPenalty": "cheaplip.penalties",
     "LayerProductPenalty": "cheaplip.penalties",
     "LipschitzPenalty": "cheaplip.penalties",
     "MarginLoss": "cheaplip.penalties",
+    "TradesPenalty": "cheaplip.penalties",
     "UpperBoundPenalty": "cheaplip.penalties",
     "WeightPenalty": "cheaplip.penalties",
     "evaluate": "cheaplip.evaluation",

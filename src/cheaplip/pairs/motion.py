@@ -14,7 +14,7 @@ from cheaplip.norms import Box, Norm, box_tensors, check_norm
 from cheaplip.pairs.room import Room
 from cheaplip.pairs.search import SEARCHES, Search, adapt, move
 from cheaplip.pairs.starts import Start, check_pairs, scale_of
-from cheaplip.pairs.steepness import Ascent, apply, ascent, quotient
+from cheaplip.pairs.steepness import Ascent, Slopes, apply, ascent, quotient
 
 # Pairs are renewed a quarter at a time: one by one would cost more, all at once would forget what was found.
 GROUPS = 4
@@ -147,16 +147,21 @@ class Pairs(nn.Module):
         Raises:
             ValueError: if the outputs at all pairs are NaN or infinite.
         """
-        points = self.points
-        apart = self.room.measure(points)
-        rise = None
+        apart = self.room.measure(self.points)
         if climb:
-            rise = ascent(function, points, apart.difference, apart.distance, self.p_in, self.p_out)
-            quotients = rise.value
-        else:
-            with torch.no_grad():
-                output_u, output_v = apply(function, points).chunk(2)
-                quotients = quotient(output_u, output_v, apart.distance, self.p_out)
+            rise = ascent(function, self.points, apart.difference, apart.distance, self.p_in, self.p_out)
+            return self.judge(rise.value, rise)
+        with torch.no_grad():
+            output_u, output_v = apply(function, self.points).chunk(2)
+            return self.judge(quotient(output_u, output_v, apart.distance, self.p_out))
+
+    def slopes(self, output: Tensor) -> Slopes:
+        """Return what can be said of the quotients by the outputs at ``points`` alone, without a graph."""
+        apart = self.room.measure(self.points)
+        return Slopes.at(output, apart.difference, apart.distance, self.p_in, self.p_out)
+
+    def judge(self, quotients: Tensor, rise: Ascent | None = None) -> Measurement:
+        """Return the measurement that these quotients are; raises as :meth:`measure`."""
         values: list[float] = quotients.tolist()
         if not math.isfinite(sum(values)):
             values = [value if math.isfinite(value) else -math.inf for value in values]
@@ -166,7 +171,7 @@ class Pairs(nn.Module):
                 f"the model's outputs are NaN or infinite at all {self.count} pairs: "
                 "lower the learning rate or λ, or check weights and inputs"
             )
-        return Measurement(quotients, apart.distance, values, values.index(largest), rise)
+        return Measurement(quotients, self.distances(), values, values.index(largest), rise)
 
     def move(self, measured: Measurement) -> None:
         """Move every pair one step uphill, and renew those that went wrong or have lived long enough.

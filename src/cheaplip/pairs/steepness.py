@@ -66,7 +66,12 @@ def quotient(output_u: Tensor, output_v: Tensor, distance: Tensor, p_out: Norm) 
     return vector_norm(widen(output_u) - widen(output_v), p_out) / distance
 
 
-def _pull_back(output: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
+def pull_back(output: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
+    """Return the gradient by the input of what has the gradient ``cotangent`` by the output.
+
+    Raises:
+        ValueError: if the output does not depend on the input.
+    """
     gradient = None
     if output.requires_grad:
         (gradient,) = torch.autograd.grad(output, leaf, cotangent, allow_unused=True)
@@ -98,6 +103,52 @@ class Ascent(NamedTuple):
         return math.prod(self.divisor, start=torch.ones_like(self.value)).reciprocal()
 
 
+@final
+class Slopes(NamedTuple):
+    """The quotients, and what a backward still has to tell to know where they rise.
+
+    Attributes:
+        value: the quotients, ``(P,)``.
+        cotangent: what the outputs at all u, then all v, have to be pulled back from, ``(2P, ...)``.
+        away: the gradient of the distances by u, up to ``scale``, ``(P, *shape)``.
+        scale: its factor, ``(P,)``.
+        divisor: as in :class:`Ascent`.
+    """
+
+    value: Tensor
+    cotangent: Tensor
+    away: Tensor
+    scale: Tensor
+    divisor: tuple[Tensor, ...]
+
+    @classmethod
+    def at(cls, output: Tensor, difference: Tensor, distance: Tensor, p_in: Norm, p_out: Norm) -> Slopes:
+        """Return the slopes for the outputs ``(2P, ...)``, first at all u then at all v, without a graph."""
+        output_u, output_v = widen(output).chunk(2)
+        change = output_u - output_v
+        euclidean = p_in == 2 and p_out == 2
+        size = vector_norm(change, p_out).detach()
+        value = size / distance
+        # In Euclidean norms (f(u) - f(v)) and L² (u - v) are the two parts of ∇L, up to the common 1 / (size distance).
+        towards = change if euclidean else norm_gradient(change, p_out, size)
+        away = difference if euclidean else norm_gradient(difference, p_in, distance)
+        cotangent = torch.cat([towards, -towards]).to(output.dtype)
+        divisor = (size, distance) if euclidean else (distance,)
+        return cls(value, cotangent, away, value * value if euclidean else value, divisor)
+
+    def ascent(self, direction: Tensor) -> Ascent:
+        """Return where the quotients rise.
+
+        Args:
+            direction: the cotangent pulled back to the points, ``(2P, *shape)``; changed in place.
+        """
+        slope = per_sample(self.scale, self.away)
+        of_u, of_v = direction.chunk(2)
+        of_u.addcmul_(self.away, slope, value=-1.0)
+        of_v.addcmul_(self.away, slope)
+        return Ascent(self.value, direction, self.divisor)
+
+
 def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor, p_in: Norm, p_out: Norm) -> Ascent:
     """Return the quotients and their gradients, by one forward and one backward.
 
@@ -125,19 +176,5 @@ def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor
     else:
         with torch.enable_grad():
             output = apply(function, leaf)
-    # From here on nothing asks for a gradient, so no graph is built.
-    output_u, output_v = widen(output.detach()).chunk(2)
-    change = output_u - output_v
-    euclidean = p_in == 2 and p_out == 2
-    size = vector_norm(change, p_out).detach()
-    value = size / distance
-    # In Euclidean norms (f(u) - f(v)) and L² (u - v) are the two parts of ∇L, up to the common 1 / (size distance).
-    towards = change if euclidean else norm_gradient(change, p_out, size)
-    away = difference if euclidean else norm_gradient(difference, p_in, distance)
-    cotangent = torch.cat([towards, -towards])
-    direction = _pull_back(output, leaf, cotangent.to(output.dtype))
-    slope = per_sample(value * value if euclidean else value, difference)
-    of_u, of_v = direction.chunk(2)
-    of_u.addcmul_(away, slope, value=-1.0)
-    of_v.addcmul_(away, slope)
-    return Ascent(value, direction, (size, distance) if euclidean else (distance,))
+    slopes = Slopes.at(output.detach(), difference, distance, p_in, p_out)
+    return slopes.ascent(pull_back(output, leaf, slopes.cotangent))

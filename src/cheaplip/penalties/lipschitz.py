@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.checks import whole_number
-from cheaplip.modes import Model, differs_in_training, frozen, modules_of, runs_in_low_precision, unwrap
+from cheaplip.modes import Model, frozen
 from cheaplip.norms import Box, Norm
 from cheaplip.pairs import Measurement, Pairs, Search, Start
 from cheaplip.pairs.steepness import apply, quotient, widen
+from cheaplip.penalties.carrier import Adversary, attacked
+from cheaplip.penalties.minibatch import check_fits, look_at
 from cheaplip.penalties.reduction import check_reduce
 from cheaplip.penalties.weighing import check_power, check_weight
 
@@ -136,21 +138,33 @@ class LipschitzPenalty(nn.Module):
         Raises:
             ValueError: if pairs do not fit the model, or its outputs at all pairs are NaN or infinite.
         """
-        inner, used, apart = self._look_at(model, modules)
+        inner, used, apart = look_at(model, modules)
         with frozen(used) if apart else nullcontext():
             points, distance = self._take(inner)
             output_u, output_v = apply(inner, points).chunk(2)
             return self._weigh(output_u, output_v, distance)
 
-    def joint(self, model: Model, x: Tensor, *, modules: Iterable[nn.Module] | None = None) -> tuple[Tensor, Tensor]:
+    def joint(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        adversary: Adversary | None = None,
+        modules: Iterable[nn.Module] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return ``(model(x), penalty(model))`` with the maximal pair riding in the minibatch: the cheapest way.
 
+        With an adversary, its points take the place of ``x``, and the pairs share its first forward and backward.
         Where the model computes something else on pairs than on data (BatchNorm and Dropout in train mode, autocast),
         pairs get a forward of their own.
 
         Args:
             model: a module, wrapped or not, or any callable of its input.
             x: the minibatch ``(B, *input)``.
+            y: its labels, for the adversary alone.
+            adversary: an attack ``(model, x, y) -> x_adv``; the model that it is given may be another module, which
+                answers as the model does in eval mode.
             modules: as in :meth:`forward`.
 
         Raises:
@@ -162,24 +176,23 @@ class LipschitzPenalty(nn.Module):
             >>> logits.shape, reg.shape
             (torch.Size([5, 2]), torch.Size([]))
         """
-        self._check_batch(x)
-        inner, used, apart = self._look_at(model, modules)
+        check_fits(x, self.pairs.points)
+        inner, used, apart = look_at(model, modules)
+        riding = self.training and not apart and self.calls % self.every == 0
+        x, measured = attacked(adversary, inner, used, x, y, self.pairs if riding else None)
+        check_fits(x, self.pairs.points)
         if apart:
             logits = model(x)
             return logits, self(model, modules=used)
-        points, distance = self._take(inner, x)
+        points, distance = self._take(inner, x, measured)
         output = apply(model, points)
         logits, output_u, output_v = torch.split(output, [len(x), len(distance), len(distance)])
         return logits, self._weigh(output_u, output_v, distance)
 
-    @staticmethod
-    def _look_at(model: Model, modules: Iterable[nn.Module] | None) -> tuple[Model, tuple[nn.Module, ...], bool]:
-        """Return the user's own model, the modules in it, and whether pairs must be seen apart from the data."""
-        used = modules_of(model, modules)
-        return unwrap(model), used, runs_in_low_precision(model) or differs_in_training(used)
-
-    def _take(self, function: Model, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Measure, move, and return the points for the loss, behind ``x``, and their distances."""
+    def _take(
+        self, function: Model, x: Tensor | None = None, measured: Measurement | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Measure if that is not done, move, and return the points for the loss, behind ``x``, and their distances."""
         pairs, x_first = self.pairs, [] if x is None else [x]
         if not self.training:
             u, v, distance = self._chosen(pairs.measure(function))
@@ -187,9 +200,10 @@ class LipschitzPenalty(nn.Module):
         if self.calls % self.every:
             self.calls += 1
             return torch.cat([*x_first, self.served]), self.served_distance.clone()
+        measured = pairs.measure(function, climb=True) if measured is None else measured
         for _ in range(self.steps - 1):
-            pairs.move(pairs.measure(function, climb=True))
-        measured = pairs.measure(function, climb=True)
+            pairs.move(measured)
+            measured = pairs.measure(function, climb=True)
         u, v, distance = self._chosen(measured)
         points = torch.cat([*x_first, u, v])
         if self.every > 1:
@@ -221,19 +235,6 @@ class LipschitzPenalty(nn.Module):
         if self.cap is not None:
             value = value * (self.cap / value.detach().clamp_min(self.cap))
         return self.weight * (value if self.power == 1 else value.square())
-
-    def _check_batch(self, x: Any) -> None:
-        like = self.pairs.points
-        if not isinstance(x, Tensor) or x.dtype is not like.dtype or x.shape[1:] != like.shape[1:] or not x.dim():
-            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        elif x.device != like.device:
-            got = str(x.device)
-        else:
-            return
-        raise ValueError(
-            f"the minibatch must be {like.dtype} of shape (batch, {', '.join(map(str, like.shape[1:]))}) on "
-            f"{like.device}, as the pairs are; got {got}"
-        )
 
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> LipschitzPenalty:
         super()._apply(function, recurse)  # type: ignore[no-untyped-call]

@@ -69,7 +69,8 @@ def fit(
         loss: of outputs and labels, a scalar; a :class:`MarginLoss` may be driven by a control, as penalties are.
         optimizer: over the model's parameters.
         epochs: how many.
-        penalty: one or several; their terms add. One with ``joint`` shares the minibatch's forward.
+        penalty: one or several; their terms add. One with ``joint`` shares the minibatch's forward, one with
+            ``needs_batch`` is called as ``penalty(model, x)``.
         control: one or several :class:`Discrepancy`, each fed with training accuracy or loss.
         control_per: ``"batch"`` (the paper) or ``"epoch"``, when the controls are fed.
         scheduler: a learning rate scheduler; ReduceLROnPlateau is given the epoch's training loss.

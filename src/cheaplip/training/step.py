@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
@@ -37,7 +38,13 @@ class Step:
         self.adversary = adversary
         self.by_accuracy = any(control.measure == "accuracy" for control in controls)
         self.plan(None, "batch", "batch")
-        self.joint = next((p for p in penalties if hasattr(p, "joint")), None)
+        # A penalty that looks at the minibatch saves a forward by sharing that one; pairs have points of their own.
+        sharing = [p for p in penalties if hasattr(p, "joint")]
+        self.joint = next(filter(needs_batch, sharing), next(iter(sharing), None))
+        # An attack takes any model, and so one that carries the pairs; a plain function expects the user's own.
+        joint: Any = getattr(self.joint, "joint", None)
+        attack = hasattr(adversary, "threat") and joint is not None
+        self.riding = attack and "adversary" in inspect.signature(joint).parameters
         self.start_epoch()
 
     def plan(self, scheduler: Any, scheduler_per: str, control_per: str) -> None:
@@ -63,15 +70,17 @@ class Step:
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Make one step on a minibatch."""
         x, y = self.fabric.to_device((x, y))
-        if self.adversary is not None:
+        if self.adversary is not None and not self.riding:
             with frozen(modules_of(self.plain)):
                 x = self.adversary(self.plain, x, y)
         if self.joint is None:
             output, terms = self.model(x), []
         else:
-            output, term = self.joint.joint(self.model, x)
+            attack = {"y": y, "adversary": self.adversary} if self.riding else {}
+            output, term = self.joint.joint(self.model, x, **attack)
             terms = [term]
-        terms += [p(self.model) for p in self.penalties if p is not self.joint]
+        others = (p for p in self.penalties if p is not self.joint)
+        terms += [p(self.model, x) if needs_batch(p) else p(self.model) for p in others]
         data_loss = self.loss(output, y)
         if not self.seen:
             check_loss(data_loss)
@@ -122,6 +131,11 @@ class Step:
         """Return the mean loss and, for class labels, the accuracy of the epoch so far."""
         loss = float(self.total) / max(1, self.seen)
         return {"loss": loss} | ({"accuracy": float(self.correct) / max(1, self.seen)} if self.classifies else {})
+
+
+def needs_batch(penalty: Any) -> bool:
+    """Tell whether a penalty is called with the minibatch too, as ``penalty(model, x)``."""
+    return bool(getattr(penalty, "needs_batch", False))
 
 
 def penalty_figures(penalties: list[Any]) -> dict[str, float]:
