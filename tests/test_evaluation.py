@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -231,7 +233,7 @@ def test_table_shows_each_result_and_what_is_weak(net: nn.Module, test_set: tupl
 def test_doubts_about_the_model_end_the_table(net: nn.Module, test_set: tuple[Tensor, Tensor]) -> None:
     squashed = nn.Sequential(net, nn.Sigmoid())
     r = evaluate(squashed, test_set, {"pgd": PGD(0.1, steps=2)}, limit=20)
-    assert str(r).splitlines()[-1].startswith("doubt: the model's outputs lie in [0, 1]")
+    assert str(r).splitlines()[-1].startswith("doubt: the model ends with sigmoid")
     assert evaluate(net, test_set, {"pgd": PGD(0.1, steps=2)}, limit=20).doubts == ()
     assert evaluate(squashed, test_set, {"noise": Gaussian()}, limit=20).doubts == ()
 
@@ -442,3 +444,111 @@ def test_bad_input_is_refused_in_one_sentence(change: dict[str, Any], error: typ
     with pytest.raises(error, match=message) as caught:
         evaluate(**arguments)
     assert "\n" not in str(caught.value)
+
+
+# Attacks that make the change small, closed boxes, and what is kept.
+
+
+class Swaps:
+    """Takes the next image, and says that this is as near as it gets."""
+
+    minimal = True
+    threat = Threat(2.0, None, (0.0, 1.0))
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+        return x.roll(1, 0)
+
+
+def test_distances_are_measured_and_read_off_at_every_radius(net: nn.Module, test_set: tuple[Tensor, Tensor]) -> None:
+    x, y = test_set[0][:50], test_set[1][:50]
+    r = evaluate(net, (x, y), {"swaps": Swaps()}, radii=[0.3, 0.9], doubt=False)
+    with torch.no_grad():
+        right = net.eval()(x).argmax(1) == y
+        fooled = net(Swaps()(net, x, y)).argmax(1) != y
+    far = (Swaps()(net, x, y) - x).norm(dim=1)
+    expected = torch.where(right, torch.where(fooled, far, math.inf), 0.0)
+    for eps in (0.3, 0.9):
+        assert torch.equal(r[f"swaps@{eps:g}"].robust, expected > eps)
+        assert r[f"swaps@{eps:g}"].eps == eps
+    distance = r["swaps@0.3"].distance
+    assert distance is not None
+    torch.testing.assert_close(distance, expected)
+    whole = evaluate(net, (x, y), {"swaps": Swaps()}, doubt=False)["swaps"]
+    assert whole.eps is None
+    assert torch.equal(whole.robust, expected == math.inf)
+    assert whole.median == pytest.approx(float(expected.sort().values[24]))
+
+
+def test_closed_box_attack_gets_a_function_and_its_questions_are_counted(
+    net: nn.Module, test_set: tuple[Tensor, Tensor]
+) -> None:
+    seen = []
+
+    class Asks:
+        threat = Threat(2.0, 0.1)
+        access = "scores"
+
+        def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+            seen.append(model)
+            for _ in range(3):
+                assert not model(x.requires_grad_()).requires_grad
+            return x
+
+    r = evaluate(net, test_set, {"asks": Asks()}, limit=50, doubt=False)
+    assert r["asks"].queries == 3
+    assert r["asks"].closed
+    assert "3 queries an image" in str(r)
+    assert not isinstance(seen[0], nn.Module)
+    assert not hasattr(seen[0], "parameters")
+
+
+class Shelf:
+    """Keeps outcomes in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, int], Any] = {}
+
+    def get(self, key: str, attack: Any, number: int, images: int) -> Any:
+        return self.kept.get((key, number))
+
+    def put(self, key: str, attack: Any, number: int, outcome: Any) -> None:
+        self.kept[key, number] = outcome
+
+
+def test_evaluation_goes_on_where_it_was_stopped(net: nn.Module, test_set: tuple[Tensor, Tensor]) -> None:
+    calls = []
+
+    class Stops:
+        threat = Threat(2.0, 0.1)
+
+        def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+            calls.append(len(x))
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return PGD(0.1, steps=2)(model, x, y)
+
+    shelf = Shelf()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(net, test_set, {"stops": Stops()}, batch_size=100, cache=shelf, doubt=False)
+    resumed = evaluate(net, test_set, {"stops": Stops()}, batch_size=100, cache=shelf, doubt=False)
+    assert calls == [100, 100, 100, 100]
+    whole = evaluate(net, test_set, {"stops": PGD(0.1, steps=2)}, batch_size=100, doubt=False)
+    assert torch.equal(resumed["stops"].robust, whole["stops"].robust)
+
+
+def test_random_states_of_numpy_and_python_are_set_aside_too(net: nn.Module, test_set: tuple[Tensor, Tensor]) -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def attack(model: Model, x: Tensor, y: Tensor) -> Tensor:
+        drawn.append((random.random(), float(np.random.rand())))
+        return x
+
+    random.seed(7)
+    np.random.seed(7)
+    expected = (random.random(), float(np.random.rand()))
+    for _ in range(2):
+        random.seed(7)
+        np.random.seed(7)
+        evaluate(net, test_set, {"own": attack}, limit=20)
+        assert (random.random(), float(np.random.rand())) == expected
+    assert drawn[0] == drawn[1] != expected

@@ -106,7 +106,7 @@ class PGD:
         x = x.detach()
         if not len(x):
             return x.clone()
-        sizes = cosine(FIRST_STEP * self.eps if self.step is None else self.step, self.steps)
+        sizes = cosine(FIRST_STEP if self.step is None else self.step / self.eps, self.steps)
         region = Region(x, float(self.norm), self.eps, plain_box(self.box))
         with torch.enable_grad():
             if not self.early_stop:

@@ -33,9 +33,15 @@ class Region:
 
     A point is first cut to the box, then drawn back towards its image until the ball holds too: the image lies in the
     box, hence so does the way to it. In this order the whole radius is used, which the other order wastes.
+
+    Args:
+        center: the images ``(n, *shape)``.
+        norm: 1, 2 or inf.
+        eps: the radius of all balls, or of each, ``(n,)``.
+        box: in which the images lie, or None.
     """
 
-    def __init__(self, center: Tensor, norm: float, eps: float, box: PlainBox | None) -> None:
+    def __init__(self, center: Tensor, norm: float, eps: float | Tensor, box: PlainBox | None) -> None:
         self.center, self.norm, self.eps = center, norm, eps
         self.low: float | Tensor = -math.inf
         self.high: float | Tensor = math.inf
@@ -46,7 +52,12 @@ class Region:
             self._check_center()
         if norm == math.inf:
             low, high = (bound.broadcast_to(center.shape) for bound in self._bounds())
-            self.low, self.high = torch.maximum(center - eps, low), torch.minimum(center + eps, high)
+            radius = self._radius(center)
+            self.low, self.high = torch.maximum(center - radius, low), torch.minimum(center + radius, high)
+
+    def _radius(self, like: Tensor) -> float | Tensor:
+        """Return the radius so that it broadcasts against a batch."""
+        return self.eps if isinstance(self.eps, float) else per_sample(self.eps, like)
 
     def _bounds(self) -> tuple[Tensor, Tensor]:
         low, high = (torch.as_tensor(b, dtype=self.center.dtype, device=self.center.device)
@@ -73,7 +84,7 @@ class Region:
         """Draw a point of each ball, uniformly, and cut it to the box."""
         size = self.center[0].numel()
         if self.norm == math.inf:
-            offset = uniform_like(self.center, generator).mul_(self.eps)
+            offset = uniform_like(self.center, generator).mul_(self._radius(self.center))
         else:
             if self.norm == 2:
                 offset = normal_like(self.center, generator)
@@ -92,7 +103,8 @@ class Region:
             return x
         x.sub_(self.center)
         if self.norm == 1:
-            return torch.add(self.center, project_ball(x, 1, self.eps), out=x)
+            radius = self._radius(x)
+            return torch.add(self.center, project_ball(x.div_(radius), 1, 1.0).mul_(radius), out=x)
         share = (self.eps / vector_norm(x, 2)).clamp_max_(1.0)
         return torch.addcmul(self.center, x, per_sample(share, x), out=x)
 
@@ -106,6 +118,8 @@ class Region:
         """Return the region of some of the images."""
         part = object.__new__(Region)
         part.__dict__.update(self.__dict__, center=self.center.index_select(0, rows))
+        if not isinstance(self.eps, float):
+            part.eps = self.eps.index_select(0, rows)
         if self.norm == math.inf:
             part.low, part.high = (bound.index_select(0, rows) for bound in self._bounds())
         return part

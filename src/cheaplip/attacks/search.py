@@ -28,13 +28,15 @@ def cosine(first: float, steps: int) -> list[float]:
     return [0.5 * first * (1 + math.cos(math.pi * k / steps)) for k in range(steps)]
 
 
-def steepest(point: Tensor, gradient: Tensor, norm: float, size: float) -> Tensor:
-    """Return new points, each moved by ``size`` along its gradient.
+def steepest(point: Tensor, gradient: Tensor, norm: float, size: float | Tensor) -> Tensor:
+    """Return new points, each moved by ``size``, a number or one per sample, along its gradient.
 
     The move has length ``size`` in the norm: along the sign (inf) or the gradient itself (1, 2; in the 1-norm the
     projection that follows makes it sparse). A zero gradient moves nothing.
     """
     if norm == math.inf:
+        if isinstance(size, Tensor):
+            return torch.addcmul(point, gradient.sign(), per_sample(size, point))
         return torch.add(point, gradient.sign(), alpha=size)
     length = vector_norm(gradient, norm)
     least, most = length.aminmax()
@@ -69,10 +71,13 @@ def gradient_of(model: Model, point: Tensor, y: Tensor, loss: str, target: Tenso
 
 
 def last_point(model: Model, region: Region, y: Tensor, loss: str, sizes: Sequence[float], point: Tensor) -> Tensor:
-    """Return where the steps end: one forward and one backward to the input each, nothing more."""
+    """Return where the steps end: one forward and one backward to the input each, nothing more.
+
+    The sizes are in units of the radius.
+    """
     for size in sizes:
         _, gradient = gradient_of(model, point, y, loss, y)
-        point = region.project_(steepest(point, gradient, region.norm, size))
+        point = region.project_(steepest(point, gradient, region.norm, size * region.eps))
     return region.cut_(point)
 
 
@@ -139,7 +144,10 @@ def climb(
     point: Tensor,
     found: Found,
 ) -> None:
-    """Run one attack on all samples of a batch and note the best points; broken samples leave the batch on the way."""
+    """Run one attack on all samples of a batch and note the best points; broken samples leave the batch on the way.
+
+    The sizes are in units of the radius.
+    """
     total, rows = found, torch.arange(len(y), device=y.device)
     for size in sizes:
         z, gradient = gradient_of(model, point, y, loss, target)
@@ -155,6 +163,6 @@ def climb(
             point, gradient, y, target = (t.index_select(0, stay) for t in (point, gradient, y, target))
             if not len(stay):
                 return
-        point = region.project_(steepest(point, gradient, region.norm, size))
+        point = region.project_(steepest(point, gradient, region.norm, size * region.eps))
     found.improve(point, score(output_of(model, point, y, found.regression), y, found.regression))
     total.put(rows, found)

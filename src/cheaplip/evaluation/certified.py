@@ -16,13 +16,16 @@ from cheaplip.modes import Model
 RADII = (0.5, 1.0, 1.58)
 
 
-def radii_of(wanted: bool | Sequence[float], attacks: Mapping[str, Any]) -> tuple[float, ...]:
+def radii_of(
+    wanted: bool | Sequence[float], attacks: Mapping[str, Any], radii: Sequence[float] = ()
+) -> tuple[float, ...]:
     """Return the radii at which images are certified.
 
     Args:
         wanted: the radii; True for those of the attacks in the 2-norm, or usual ones where there are none; False for
             none.
         attacks: by name.
+        radii: where attacks that make the change small are read off.
 
     Raises:
         ValueError: if one is not finite and above 0.
@@ -36,7 +39,7 @@ def radii_of(wanted: bool | Sequence[float], attacks: Mapping[str, Any]) -> tupl
             return ()
         threats = [getattr(attack, "threat", None) for attack in attacks.values()]
         found = {float(t.eps) for t in threats if t is not None and t.eps and t.norm == 2}
-        return tuple(sorted(found)) or RADII
+        return tuple(sorted(found | set(radii))) or RADII
     radii = tuple(wanted)
     for eps in radii:
         if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
@@ -60,7 +63,14 @@ def certified(model: Model, x: Tensor, y: Tensor, radii: Sequence[float]) -> dic
     label = f"proven, by {proof.method}"
     return {
         f"certified@{eps:g}": Result(
-            "certified", label, proof.certified(eps), norm=2.0, eps=eps, proven=True, seconds=proof.seconds / len(radii)
+            "certified",
+            label,
+            proof.certified(eps),
+            norm=2.0,
+            eps=eps,
+            proven=True,
+            seconds=proof.seconds / len(radii),
+            distance=proof.radius,
         )
         for eps in radii
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from torch import Tensor
@@ -28,6 +29,11 @@ class Result:
         weak: whether the attack is known to overstate robustness.
         proven: whether it is a proof, below the truth, where an attack is above it.
         seconds: how long the attack took.
+        distance: for each image a bound on the smallest change that breaks it, in the norm, ``(images,)``: an attack's
+            that makes it small (0 where the clean image is misclassified, inf where none was found), from above; a
+            proof's, from below. None where that was not looked for.
+        queries: how often a closed-box attack asked, on average per image, or None.
+        closed: whether the attack saw no more than answers.
     """
 
     name: str
@@ -41,6 +47,9 @@ class Result:
     weak: bool = False
     proven: bool = False
     seconds: float = 0.0
+    distance: Tensor | None = field(default=None, repr=False)
+    queries: float | None = None
+    closed: bool = False
 
     @property
     def images(self) -> int:
@@ -62,6 +71,27 @@ class Result:
         """The 95 % interval of the accuracy."""
         return wilson(self.correct, self.images)
 
+    @property
+    def median(self) -> float | None:
+        """The median of the distances of an attack; None where there are none, or it is infinite."""
+        if self.distance is None or self.proven:
+            return None
+        middle = float(self.distance.double().quantile(0.5, interpolation="lower"))
+        return middle if middle < math.inf else None
+
+    def within(self, eps: float) -> Result:
+        """Return what an attack that makes the change small found within a radius.
+
+        Args:
+            eps: in units of the input.
+
+        Raises:
+            ValueError: if there are no distances.
+        """
+        if self.distance is None:
+            raise ValueError(f"{self.name} did not look for the smallest change: it has no distances")
+        return replace(self, eps=eps, robust=self.distance > eps)
+
     def entry(self) -> dict[str, Any]:
         """Return what a result file says of it; what does not apply is absent."""
         said = {
@@ -73,6 +103,8 @@ class Result:
             "restarts": self.restarts,
             "weak": self.weak or None,
             "proven": self.proven or None,
+            "queries": self.queries,
+            "median": self.median,
             "images": self.images,
             "accuracy": self.accuracy,
             "interval": list(self.interval),
@@ -117,7 +149,7 @@ class Results(Mapping[str, Result]):
         for key, r in self.items():
             low, high = (f"{100 * end:.1f}" for end in r.interval)
             rows.append(
-                (key, f"{100 * r.accuracy:.1f} %", f"{low} to {high}", f"{r.images}", f"{r.seconds:.1f}", r.label)
+                (key, f"{100 * r.accuracy:.1f} %", f"{low} to {high}", f"{r.images}", f"{r.seconds:.1f}", _words(r))
             )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
@@ -127,3 +159,15 @@ class Results(Mapping[str, Result]):
         return "\n".join([*lines, *(f"doubt: {doubt}" for doubt in self.doubts)])
 
     __repr__ = __str__
+
+
+def _words(result: Result) -> str:
+    """Return an attack in words, with its median distance and number of queries where it has them."""
+    said = [result.label]
+    if result.median is not None:
+        said.append(f"median {result.median:.3g}")
+    if result.queries is not None:
+        said.append(f"{result.queries:.0f} queries an image")
+    if result.weak:
+        said.append("" if "weak" in result.label else "weak")
+    return ", ".join(filter(None, said))
