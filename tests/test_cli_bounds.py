@@ -242,7 +242,7 @@ BAD = {
     "box without end": (["own_nets:linear", "--box", "0,inf"], "box must be two finite numbers"),
     "data without a box": (["mlp:1-4-1", "--data", "regression", "--domain", "box"], "regression has no box: give one"),
     "seconds": (["own_nets:linear", "--seconds", "-1"], "seconds must be a number of at least 0; got -1.0"),
-    "steps": (["own_nets:linear", "--steps", "0"], "steps must be a whole number of at least 1; got 0"),
+    "steps": (["own_nets:linear", "--steps", "0"], "steps must be a whole number of at least 1, or null; got 0"),
     "claim": (["own_nets:linear", "--claim", "nan"], "claim must be a number of at least 0, or null; got 'nan'"),
     "seed": (["own_nets:linear", "--seed", "-1"], "seed must be a whole number of at least 0, or null; got -1"),
     "save and check": (["x", "--save", "a.npz", "--check", "b.npz"], "a check makes no certificate"),

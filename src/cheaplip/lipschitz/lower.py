@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cheaplip.checks import number, whole_number
 from cheaplip.lipschitz.bound import Bound
 from cheaplip.lipschitz.climb import Places, Task, judge, unit
+from cheaplip.lipschitz.effort import effort
 from cheaplip.lipschitz.hops import search
 from cheaplip.lipschitz.jacobian import sharpened
 from cheaplip.lipschitz.region import Ball, Region
@@ -24,6 +25,8 @@ from cheaplip.pairs.starts import scale_of
 
 # So many of the steepest places are measured exactly.
 JUDGED = 8
+# Moves of a search by pairs, in units of ``steps``; longer ones lead the climbs that follow no further.
+PAIRED = 0.2
 # How far apart a pair starts, in units of the data's scale; and the power iteration's, which wants a derivative.
 NOISE, CLOSE = 0.1, 0.01
 
@@ -36,8 +39,8 @@ def lower(
     p_out: Norm = 2,
     box: Box | None = None,
     ball: Ball | None = None,
-    pairs: int = 64,
-    steps: int = 100,
+    pairs: int | None = None,
+    steps: int | None = None,
     seed: int = 0,
     modules: Iterable[nn.Module] | None = None,
     seconds: float | None = None,
@@ -58,13 +61,16 @@ def lower(
         box: ``(low, high)`` to stay in, numbers or one per channel; None searches all space.
         ball: ``(centre, radius)`` to stay in, a point ``(*input)`` and a radius in the norm ``p_in``, for the local
             constant around a point; inside the box too if there is one.
-        pairs: how many pairs or places climb at a time.
-        steps: how many moves they make; each costs one forward and one input backward of ``2 * pairs`` points,
-            for each of two or three searches by pairs and three times as often in the climb of the Jacobian's norm.
+        pairs: how many pairs or places climb at a time; None for 64 in a network of up to a million multiplications a
+            sample (counted, not timed), and for fewer in a larger one, such as 14 for one of 13 million.
+        steps: how many moves they make; None for 100, or fewer likewise, such as 36. Each costs one forward and one
+            input backward of ``2 * pairs`` points, in the climb of the Jacobian's norm three to four times as often as
+            this number says, in two or three searches by pairs a fifth as often each.
         seed: the seed of the starts.
         modules: the modules that a callable uses, if they cannot be read off what it refers to.
-        seconds: stop after this time, and search on until then; None for the steps alone, whose result depends on
-            nothing but the arguments.
+        seconds: how long to search: until then further climbs start afresh, and then all stop, at the next move; what
+            was found by then is measured, which takes a little longer. None for the steps alone, whose result depends
+            on nothing but the arguments.
 
     Returns:
         The bound; ``witness`` is the pair, ``method`` says what found it, ``domain`` where it lies. It is ``proven``
@@ -85,7 +91,9 @@ def lower(
         >>> round(bound.value, 3), bound.proven
         (3.0, True)
     """
-    pairs, steps = whole_number(pairs, "pairs"), whole_number(steps, "steps")
+    for name, value in (("pairs", pairs), ("steps", steps)):
+        if value is not None:
+            whole_number(value, name)
     start = Start(x, noise=NOISE, seed=seed)
     p_in, p_out = check_norm(p_in, "p_in"), check_norm(p_out, "p_out")
     region = Region(box, ball, p_in, x)
@@ -93,8 +101,11 @@ def lower(
     inner = plain(model)
     task = Task(inner, p_in, p_out, region, _scale(start.radius / NOISE, region), deadline)
     with evaluated(modules_of(model, modules)):
+        if pairs is None or steps is None:
+            usual = effort(inner, x)
+            pairs, steps = pairs or usual[0], steps or usual[1]
         # Pairs that know no ball stay out of it.
-        found, known = ({}, None) if ball is not None else _by_pairs(task, start, box, pairs, steps)
+        found, known = ({}, None) if ball is not None else _by_pairs(task, start, box, pairs, math.ceil(PAIRED * steps))
         places = search(task, x.detach(), known, pairs, steps, seed, seconds is not None)
         return _steepest(task, found, places)
 

@@ -45,8 +45,11 @@ class BoundsSettings:
         30.0
     )
     steps: Annotated[
-        int, About("moves of the search for a steep pair; it may take minutes for a large network", low=1)
-    ] = 100
+        int | None,
+        About(
+            "moves of the search for a steep pair; null: 100, for a network of millions of multiplications fewer", low=1
+        ),
+    ] = None
     claim: Annotated[
         float | None,
         About(

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cheaplip.lipschitz import Bound, lower
+from cheaplip.lipschitz.effort import effort
 from cheaplip.lipschitz.enclosing import enclosed
 from cheaplip.lipschitz.layers import Layer, layers
 from cheaplip.lipschitz.lower import lower_at
@@ -116,7 +117,12 @@ def _value(proof: Proof) -> float:
 
 
 def _lower(
-    subject: Subject, x: Tensor, box: tuple[float, float] | None, proofs: Sequence[Proof], seed: int, steps: int
+    subject: Subject,
+    x: Tensor,
+    box: tuple[float, float] | None,
+    proofs: Sequence[Proof],
+    seed: int,
+    steps: int | None,
 ) -> Bound:
     below = lower(subject.model, x, p_in=subject.p, p_out=subject.p, box=box, steps=steps, seed=seed)
     for proof in proofs:
@@ -132,7 +138,8 @@ def _against(found: Enclosure, subject: Subject, settings: BoundsSettings, x: Te
     for k in range(1, AGAIN + 1):
         if found.verdict != "open" or time.perf_counter() - begun > settings.seconds:
             break
-        below = _lower(subject, x, found.box, found.proofs, subject.seed + k, LONGER * settings.steps)
+        steps = LONGER * (settings.steps or effort(subject.model, x)[1])
+        below = _lower(subject, x, found.box, found.proofs, subject.seed + k, steps)
         if below.value > found.lower.value and below.proven >= found.lower.proven:
             found = replace(found, lower=below)
     return replace(found, lower_seconds=found.lower_seconds + time.perf_counter() - begun)
