@@ -111,7 +111,7 @@ def test_step_grows_after_a_rise_shrinks_after_a_fall_and_stays_in_bounds() -> N
     assert steps[-1] == max(steps)
 
 
-@pytest.mark.parametrize("search", ["ascent", "paper"])
+@pytest.mark.parametrize("search", ["ascent", "paper", "power"])
 def test_quotients_rise_to_the_spectral_norm_of_a_linear_map(search: str) -> None:
     net = mlp(6, 4)
     pairs = make(count=8, size=6, search=search)
@@ -121,11 +121,44 @@ def test_quotients_rise_to_the_spectral_norm_of_a_linear_map(search: str) -> Non
     assert max(measured.values) >= 0.999 * operator_norm(matrix_of(net, (6,)), 2)
 
 
+@pytest.mark.parametrize("p", [1, 2, "inf"])
+def test_power_iteration_reaches_the_operator_norm_of_a_linear_map_in_a_few_moves(p: float | str) -> None:
+    net = mlp(6, 4)
+    norm = operator_norm(matrix_of(net, (6,)), float(p))
+    best = {}
+    for search in ("power", "ascent"):
+        pairs = make(count=16, size=6, search=search, p_in=p, p_out=p)
+        best[search] = max(max(advance(pairs, net).values) for _ in range(6))
+    assert best["power"] == pytest.approx(norm, rel=1e-2)
+    assert best["ascent"] < best["power"]
+
+
+def test_power_iteration_turns_to_the_jacobian_and_moves_centre_and_distance_uphill() -> None:
+    net, pairs = mlp(5, 8, 3), make(count=4, size=5, search="power", step=0.01)
+    u, v = pairs.u.clone(), pairs.v.clone()
+    _, gradient_u, gradient_v = uphill(net, pairs)
+    rows = torch.func.vmap(torch.func.jacrev(net))
+    pulled = torch.einsum("nij,ni->nj", (rows(u) + rows(v)).detach(), (net(u) - net(v)).detach())
+    advance(pairs, net)
+    apart, distance = pairs.u - pairs.v, (u - v).norm(dim=1)
+    torch.testing.assert_close(apart / apart.norm(dim=1)[:, None], pulled / pulled.norm(dim=1)[:, None])
+    wider = ((gradient_u - gradient_v) * (u - v)).sum(1).sign()
+    torch.testing.assert_close(apart.norm(dim=1) - distance, wider * pairs.step)
+    moved = (pairs.u + pairs.v - u - v) / 2
+    torch.testing.assert_close(moved.norm(dim=1), pairs.step)
+    assert bool((((gradient_u + gradient_v) * moved).sum(1) > 0).all())
+
+
+def test_power_iteration_needs_a_norm_with_a_dual() -> None:
+    with pytest.raises(ValueError, match="p_in = 1, 2 or inf"):
+        make(search="power", p_in=weighted)
+
+
 @given(
     widths=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 3)),
     seed=st.integers(0, 1000),
     box=st.sampled_from([None, (0.0, 1.0), (-0.3, 0.2), "per channel"]),
-    search=st.sampled_from(["ascent", "paper"]),
+    search=st.sampled_from(["ascent", "paper", "power"]),
     p_in=st.sampled_from([1, 2, math.inf]),
     renew=st.sampled_from([None, 1, 3]),
     distance=st.sampled_from([None, 0.05]),

@@ -12,7 +12,7 @@ from cheaplip.checks import number
 from cheaplip.modes import Model
 from cheaplip.norms import Box, Norm, box_tensors, check_norm
 from cheaplip.pairs.room import Room
-from cheaplip.pairs.search import SEARCHES, Search, adapt, move
+from cheaplip.pairs.search import Search, adapt, check_search, move
 from cheaplip.pairs.starts import Start, check_pairs, scale_of
 from cheaplip.pairs.steepness import Ascent, Slopes, apply, ascent, quotient
 
@@ -55,12 +55,13 @@ class Pairs(nn.Module):
         start: where renewed pairs start again; None for their own start, with a little noise.
         p_in: the norm of inputs: 1, 2, inf or a callable ``(n, *shape) -> (n,)``.
         p_out: the norm of outputs, likewise.
-        search: ``"paper"``, a step τ·L·∇L; ``"ascent"``, a step of length τ along ∇L; or a callable
+        search: ``"paper"``, a step τ·L·∇L; ``"ascent"``, a step of length τ along ∇L; ``"power"``, a power iteration
+            that turns the pair, and a step τ of its centre, for ``p_in`` 1, 2 or inf; or a callable
             ``(u, v, gradient_u, gradient_v, quotient, step) -> (u, v)``.
         renew: the lifetime of a pair in moves; None renews only pairs that went wrong.
         box: ``(low, high)``, numbers or one number per channel, in which all points stay; None for all space.
         min_distance: the smallest distance of a pair, in input units; by default 0.01 of the data's scale.
-        step: the first τ; by default 0.05 of the data's scale for ``"ascent"``, and 1 for ``"paper"``.
+        step: the first τ; by default 0.05 of the data's scale, and 1 for ``"paper"``.
 
     Raises:
         ValueError: for an argument out of range, or points that do not fit each other.
@@ -97,13 +98,11 @@ class Pairs(nn.Module):
         super().__init__()
         check_pairs(u, v)
         self.p_in, self.p_out = check_norm(p_in, "p_in"), check_norm(p_out, "p_out")
-        if not callable(search) and search not in SEARCHES:
-            raise ValueError(f"search must be {' or '.join(SEARCHES)}, or a callable; got {search!r}")
         if renew is not None and (not isinstance(renew, int) or renew < 1):
             raise ValueError(f"renew must be a lifetime of at least 1 move, or None; got {renew!r}")
         points = torch.cat([u, v]).detach()
         scale = scale_of(points)
-        self.search, self.renew, self.count, self.moves = search, renew, len(u), 0
+        self.search, self.renew, self.count, self.moves = check_search(search, self.p_in), renew, len(u), 0
         self.start = Start(u, v) if start is None else start
         smallest = 0.01 * scale if min_distance is None else number(min_distance, "min_distance", low=0)
         usual = 1.0 if search == "paper" else 0.05 * scale
@@ -190,7 +189,7 @@ class Pairs(nn.Module):
         points, buffers = self.points, self._buffers
         step = adapt(self.step, measured.quotient, self.previous, self.first_step)
         buffers["step"], buffers["previous"] = step, measured.quotient
-        move(self.search, points, measured.ascent, step)
+        move(self.search, points, measured.ascent, step, self.p_in)
         self.moves += 1
         if min(measured.values) <= 0:
             self._start_anew(points, [index for index, value in enumerate(measured.values) if value <= 0])

@@ -39,7 +39,7 @@ class LipschitzPenalty(nn.Module):
         reduce: ``"max"`` (the paper), ``"mean"``, or ``("softmax", T)``: T log mean exp(L / T), which lies between
             them; T > 0 in units of Lip.
         power: 1 (the paper) or 2 (penalise Lip²).
-        search: ``"ascent"``, ``"paper"`` or a callable, see :class:`cheaplip.pairs.Pairs`.
+        search: ``"ascent"``, ``"paper"``, ``"power"`` or a callable, see :class:`cheaplip.pairs.Pairs`.
         steps: moves per call.
         every: pairs move at every so many calls; in between the steepest pair found last serves again.
         renew: the lifetime of a pair in moves; None renews only pairs that went wrong.

@@ -20,7 +20,7 @@ class LipschitzSettings:
     reduce: Annotated[Literal["max", "mean", "softmax"], About("how the pairs' quotients become one")] = "max"
     temperature: Annotated[float, About("of softmax, in units of Lip", above=0)] = 0.1
     power: Annotated[Literal[1, 2], About("penalise Lip or its square")] = 1
-    search: Annotated[Literal["ascent", "paper"], About("how pairs move")] = "ascent"
+    search: Annotated[Literal["ascent", "paper", "power"], About("how pairs move")] = "ascent"
     steps: Annotated[int, About("moves of the pairs per training step", low=1)] = 1
     every: Annotated[int, About("training steps from one move to the next", low=1)] = 1
     renew: Annotated[int | None, About("the lifetime of a pair in moves; null: as long as it goes well", low=1)] = 16
