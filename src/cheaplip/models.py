@@ -96,7 +96,7 @@ def _activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def build(spec: str, *, shape: Sequence[int], classes: int | None, seed: int = 0) -> nn.Module:
+def build(spec: str, *, shape: Sequence[int], classes: int | None, seed: int = 0, free: bool = False) -> nn.Module:
     """Build a network from a line of text, with seeded weights, and check that it fits the data.
 
     Args:
@@ -106,6 +106,8 @@ def build(spec: str, *, shape: Sequence[int], classes: int | None, seed: int = 0
         shape: of one input, such as ``(1, 28, 28)``.
         classes: number of outputs; None for regression, with any number of outputs.
         seed: of the weights, 0 or more; torch's generator is left as it was.
+        free: whether the outputs of your own network may have any shape, such as that of images; they are still one
+            for each sample.
 
     Raises:
         ValueError: if the text is none of these, a factory raises, or the network does not fit ``shape`` and
@@ -132,7 +134,9 @@ def build(spec: str, *, shape: Sequence[int], classes: int | None, seed: int = 0
             model = _build_cnn(spec, parts, shape, classes)
         else:
             model = _build_own(spec, shape, classes, seed)
-        check_fits(model, shape, classes)  # still seeded: lazy layers draw their weights in the first forward
+        check_fits(
+            model, shape, classes, free=free
+        )  # still seeded: lazy layers draw their weights in the first forward
     return model
 
 
@@ -173,7 +177,7 @@ def _build_own(spec: str, shape: tuple[int, ...], classes: int | None, seed: int
     return model
 
 
-def check_fits(model: nn.Module, shape: Sequence[int], classes: int | None) -> None:
+def check_fits(model: nn.Module, shape: Sequence[int], classes: int | None, *, free: bool = False) -> None:
     """Check by one forward of zeros that a network takes inputs of a shape and gives one output per class.
 
     Train modes, statistics and torch's generator are left as they were.
@@ -182,6 +186,7 @@ def check_fits(model: nn.Module, shape: Sequence[int], classes: int | None) -> N
         model: the network.
         shape: of one input.
         classes: number of outputs; None for regression, with any number of outputs.
+        free: whether outputs may have any shape ``(n, *output)``, however many classes there are.
 
     Raises:
         ValueError: if it does not.
@@ -209,9 +214,9 @@ def check_fits(model: nn.Module, shape: Sequence[int], classes: int | None) -> N
         for layer in layers:
             layer.training = True
     got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    fits = isinstance(output, Tensor) and output.dim() == 2 and len(output) == 2
-    if not fits or (classes is not None and output.shape[1] != classes):
-        wanted = "(2, k)" if classes is None else f"(2, {classes})"
+    fits = isinstance(output, Tensor) and output.dim() >= 2 and len(output) == 2
+    wanted = "(2, ...)" if free else "(2, k)" if classes is None else f"(2, {classes})"
+    if not fits or (not free and (output.dim() != 2 or classes not in (None, output.shape[1]))):
         raise ValueError(
             f"the model must give outputs of shape {wanted} for inputs of shape {tuple(zeros.shape)}; got {got}: "
             "change its last layer"

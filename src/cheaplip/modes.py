@@ -186,6 +186,9 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Put modules in eval mode with parameters that ask for no gradient; restore both on the way out.
 
+    Raises:
+        ValueError: if a parameter was made in inference mode, where it cannot be restored.
+
     Example:
         >>> net = nn.Linear(2, 2)
         >>> with evaluating(net):
@@ -196,6 +199,11 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     """
     layers = [layer for module in modules for layer in module.modules() if layer.training]
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    if not torch.is_inference_mode_enabled() and any(p.is_inference() for p in parameters):
+        raise ValueError(
+            "parameters must be usable outside torch.inference_mode(); got some that were made in it: make the model "
+            "outside, or take copy.deepcopy(model)"
+        )
     try:
         for layer in layers:
             layer.training = False

@@ -150,9 +150,16 @@ def bounded(
         problem: the network that was read.
         method: one of ``METHODS``.
         deadline: by ``time.monotonic()``.
-        end: the last node, a waist; None for the output.
+        end: the last node, where a part of the network ends; None for the output.
+
+    Raises:
+        ValueError: if no part ends there.
     """
     last = len(problem.graph.nodes) - 1 if end is None else end
+    todo = [part for part in problem.parts(LARGEST["eclipse"]) if part[1] <= last]
+    if last != (todo[-1][1] if todo else 0):
+        ends = ", ".join(str(stop) for _, stop, _ in problem.parts(LARGEST["eclipse"]))
+        raise ValueError(f"end must be the last node of a part of the network, one of {ends}; got {end}")
     whole = problem.product.between(0, last)
     simple = (whole, NAMES["product"], (Part(0, last, whole),))
     if method == "product" or problem.product.p != 2 or whole == 0:
@@ -160,7 +167,6 @@ def bounded(
     kind = "eclipse" if method == "eclipse" else "sdp"
     parts: list[Part] = []
     used: list[str] = []
-    todo = [part for part in problem.parts(LARGEST["eclipse"]) if part[1] <= last]
     for number, (start, stop, tight) in enumerate(todo):
         value = problem.product.between(start, stop)
         part = Part(start, stop, value)

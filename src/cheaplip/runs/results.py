@@ -30,8 +30,7 @@ def parse_result(content: bytes) -> dict[str, Any]:
     for key in _TABLES:
         for name, value in _table(result, key).items():
             _check_number(value, f"{key}.{name}")
-    for key in ("lower", "upper"):
-        _check_number(_table(result, "lipschitz").get(key, 0), f"lipschitz.{key}")
+    _check_bounds(_table(result, "lipschitz"))
     robust, doubts = result.get("robust", []), result.get("doubts", [])
     if not isinstance(robust, list) or not all(isinstance(entry, dict) for entry in robust):
         raise ValueError("its key 'robust' must be a list of attacks")
@@ -40,6 +39,15 @@ def parse_result(content: bytes) -> dict[str, Any]:
     if not isinstance(doubts, list) or not all(isinstance(doubt, str) for doubt in doubts):
         raise ValueError("its key 'doubts' must be a list of sentences")
     return result
+
+
+def _check_bounds(bounds: dict[str, Any]) -> None:
+    others = bounds.get("others", [])
+    if not isinstance(others, list) or not all(isinstance(other, dict) for other in others):
+        raise ValueError("its key 'lipschitz.others' must be a list of bounds")
+    for where, entry in (("lipschitz", bounds), *((f"lipschitz.others.{k}", other) for k, other in enumerate(others))):
+        for key in ("lower", "upper"):
+            _check_number(entry.get(key, 0), f"{where}.{key}")
 
 
 def _table(result: dict[str, Any], key: str) -> dict[str, Any]:

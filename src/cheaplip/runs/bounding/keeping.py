@@ -45,9 +45,6 @@ def keep(folder: Path, below: Bound, above: Bound | None, p: float, box: Any, se
         entry |= {"upper": above.value, "upper_method": above.method}
     known = dict(result.get("lipschitz", {}))
     others = known.pop("others", [])
-    if not isinstance(others, list) or not all(_is_entry(other) for other in others):
-        raise ValueError(f"cannot use {folder / RESULT}: its key 'lipschitz.others' must be a list of bounds; "
-                         "restore the file")  # fmt: skip
     if _key(entry) == (_key(known) if known else _key(entry | {"domain": "all", "box": None})):
         known, better = merged(known, entry)
     else:
@@ -84,12 +81,6 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, An
     if "upper" in both and both["lower"] > both["upper"] * (1 + CROSSED):
         return dict(new), []
     return both, better
-
-
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(
-        isinstance(entry.get(name, 0), (int, float)) and not isinstance(entry.get(name, 0), bool) for name in WORDS
-    )
 
 
 def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:

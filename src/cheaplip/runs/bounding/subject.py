@@ -72,7 +72,7 @@ def subject_of(
     model = load(folder)
     data = None if settings.data is None else _data(settings, config.settings.seed)
     if data is not None:
-        check_fits(model, data.shape, None)
+        check_fits(model, data.shape, None, free=True)
     pairs = config.settings.lipschitz
     p = settings.p or (pairs.p_in if pairs.p_in == pairs.p_out else 2)
     seed = config.settings.seed if settings.seed is None else settings.seed
@@ -89,7 +89,7 @@ def _made(target: str, settings: BoundsSettings, shape: tuple[int, ...] | None) 
         raise ValueError(f"the shape of one input of {target} must be known: give --shape 1,28,28, or --data NAME")
     if data is not None and known != data.shape:
         raise ValueError(f"--shape {settings.shape} is not that of {data.name}, {data.shape}: leave one of them out")
-    model = build(target, shape=known, classes=None if data is None else data.classes, seed=seed).eval()
+    model = build(target, shape=known, classes=None if data is None else data.classes, seed=seed, free=True).eval()
     name = "".join(c if c.isalnum() or c in "-+._" else "." for c in target)
     out = Path("runs") / f"bounds-{name}" if settings.out is None else Path(settings.out).expanduser()
     return Subject(target, model, known, float(settings.p or 2), seed, out, None), data
