@@ -62,8 +62,8 @@ def lower(
         ball: ``(centre, radius)`` to stay in, a point ``(*input)`` and a radius in the norm ``p_in``, for the local
             constant around a point; inside the box too if there is one.
         pairs: how many pairs or places climb at a time; None for 64 in a network of up to a million multiplications a
-            sample (counted, not timed), and for fewer in a larger one, such as 14 for one of 13 million.
-        steps: how many moves they make; None for 100, or fewer likewise, such as 36. Each costs one forward and one
+            sample (counted, not timed), and for fewer in a larger one, such as 12 for one of 15 million.
+        steps: how many moves they make; None for 100, or fewer likewise, such as 34. Each costs one forward and one
             input backward of ``2 * pairs`` points, in the climb of the Jacobian's norm three to four times as often as
             this number says, in two or three searches by pairs a fifth as often each.
         seed: the seed of the starts.
