@@ -4,8 +4,39 @@ from __future__ import annotations
 
 from cheaplip.attacks.doubts import doubts
 from cheaplip.attacks.gradient import PGD, PaperPGD, one_step
+from cheaplip.attacks.libraries import (
+    APGD,
+    DDN,
+    FAB,
+    AutoAttack,
+    Boundary,
+    CarliniWagner,
+    DeepFool,
+    HopSkipJump,
+    Square,
+)
 from cheaplip.attacks.noise import Gaussian
 from cheaplip.attacks.protocol import Attack, Threat
 from cheaplip.attacks.registry import NAMES, named, suite
 
-__all__ = ["NAMES", "PGD", "Attack", "Gaussian", "PaperPGD", "Threat", "doubts", "named", "one_step", "suite"]
+__all__ = [
+    "APGD",
+    "DDN",
+    "FAB",
+    "NAMES",
+    "PGD",
+    "Attack",
+    "AutoAttack",
+    "Boundary",
+    "CarliniWagner",
+    "DeepFool",
+    "Gaussian",
+    "HopSkipJump",
+    "PaperPGD",
+    "Square",
+    "Threat",
+    "doubts",
+    "named",
+    "one_step",
+    "suite",
+]

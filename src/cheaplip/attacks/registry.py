@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from cheaplip.attacks.gradient import PGD, PaperPGD
+from cheaplip.attacks.libraries.names import ENTRIES as LIBRARIES
+from cheaplip.attacks.libraries.names import NEED_A_BOX as SMALLEST
 from cheaplip.attacks.noise import Gaussian
 from cheaplip.attacks.protocol import Attack, checked_eps
 from cheaplip.norms import Box
@@ -17,9 +19,10 @@ _REGISTRY: dict[str, tuple[Callable[[float, Box | None], Attack], float | None]]
     "pgd-paper-box": (lambda eps, box: PaperPGD(eps, box=box), 2.0),
     "pgd": (lambda eps, box: PGD(eps, 2, box=box), 2.0),
     "pgd-linf": (lambda eps, box: PGD(eps, "inf", box=box), 0.1),
+    **LIBRARIES,
 }
 NAMES = tuple(_REGISTRY)
-_NEED_A_BOX = ("noise-clamped", "pgd-paper-box")
+_NEED_A_BOX = ("noise-clamped", "pgd-paper-box", *SMALLEST)
 
 
 def named(name: str, *, eps: float | None = None, box: Box | None = (0.0, 1.0)) -> Attack:
@@ -29,7 +32,10 @@ def named(name: str, *, eps: float | None = None, box: Box | None = (0.0, 1.0)) 
         name: ``noise``, Gaussian noise of standard deviation 1; ``noise-clamped``, the same cut to [0, 1];
             ``pgd``, 100 steps in the 2-norm, and ``pgd-linf``, in the maximum norm, both in the box;
             ``pgd-paper``, the weak attack of the paper, and ``pgd-paper-box``, the same in the box.
-        eps: the radius, in units of the input; None for the name's own: 2, or 0.1 in the maximum norm.
+            With ``pip install "cheaplip[attacks]"``: ``autoattack-fast``, ``autoattack``, ``apgd-ce``, ``apgd-t``,
+            ``square``; for the smallest change ``ddn``, ``fab-t``, ``cw``, ``deepfool``, ``hopskipjump``, ``boundary``;
+            with ``-linf`` or ``-l1`` behind the name in those norms, where the attack knows them.
+        eps: the radius, in units of the input; None for the name's own: 2, in the maximum norm 0.1, in the 1-norm 12.
         box: the box of the data, for the attacks that stay in one; None for data without one.
 
     Raises:
