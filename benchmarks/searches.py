@@ -25,7 +25,7 @@ from cheaplip.data import load
 from cheaplip.norms import per_sample, vector_norm
 from cheaplip.pairs import Pairs, Search, Start, scale_of
 
-CALLS, LIFETIME, STEADY = (3, 10, 30, 100, 300), 16, 160
+CALLS, LIFETIME, STEADY = (3, 10, 30, 100), 16, 100
 BOX = (0.0, 1.0)
 Move = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_variants import Variant, Workload, adversarial_variant, authors_variant, clip_variants, plain
+from step_variants import (
+    Variant,
+    Workload,
+    adversarial_variant,
+    authors_variant,
+    both_variants,
+    clip_variants,
+    plain,
+)
 from timing import interleave, machine, peak_bytes, summarise
 
 try:
@@ -120,6 +128,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with progress() as tell:
         for work in works:
             variants = clip_variants(work, arguments.pairs)
+            variants += both_variants(work, arguments.pairs)
             variants += [adversarial_variant(work, 1), adversarial_variant(work, 7), authors_variant(work)]
             results["networks"].append(measure(work, variants, arguments.seconds, True, tell))
         if arguments.growth:

@@ -58,7 +58,7 @@ def _fill(panel: Axes, entry: dict[str, Any]) -> None:
         median = row["ratio"]["median"]
         if row["name"] == "one-step adversary":
             panel.axhline(median, color=HORIZONTAL, linestyle=":", label=row["name"])
-        elif row["name"] not in STYLES:
+        elif row["name"] not in STYLES and not row["name"].startswith("one-step adversary, "):
             beyond.append(f"{row['name']}: {median:.1f} ×")
     panel.set_title("\n".join([f"{entry['network']}, batch {entry['batch']}", *beyond]), fontsize=10)
     panel.set_xscale("log", base=2)

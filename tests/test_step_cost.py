@@ -29,6 +29,7 @@ from step_variants import (
     adversarial_variant,
     authors_objective,
     authors_variant,
+    both_variants,
     clip_variants,
     plain,
     square_quotients,
@@ -110,7 +111,11 @@ def counted(variant: Variant) -> float:
 @pytest.mark.parametrize("network", ["mlp:784-20-8-10", "cnn"])
 def test_every_step_makes_exactly_the_operations_of_its_floor(network: str) -> None:
     work = Workload.make(network, batch=8)
-    variants = [*clip_variants(work, [3]), *(adversarial_variant(work, steps) for steps in (1, 7))]
+    variants = [
+        *clip_variants(work, [3]),
+        *both_variants(work, [3]),
+        *(adversarial_variant(work, steps) for steps in (1, 7)),
+    ]
     base = counted(Variant("plain", None, 1.0, lambda: work.step(plain)))
     for variant in [*variants, authors_variant(work, pairs=5)]:
         assert counted(variant) / base == pytest.approx(variant.floor, rel=1e-9), variant.key
@@ -175,6 +180,7 @@ def test_a_run_writes_all_numbers_tables_and_plots(tmp_path: Path, capsys: pytes
     (entry,) = results["networks"]
     assert [(row["name"], row.get("pairs")) for row in entry["rows"]] == [
         *((name, count) for count in (2, 4) for name in ("penalty", "joint", "joint, every=2")),
+        *((f"one-step adversary, joint{how}", count) for count in (2, 4) for how in (" after it", "")),
         ("one-step adversary", None), ("PGD-7 adversary", None), ("500 pairs, no input-only backward", 500),
     ]  # fmt: skip
     assert entry["rows"][1]["floor"] == clip_floor(4, 2, entry["first_layer_share"])

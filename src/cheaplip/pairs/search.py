@@ -98,7 +98,8 @@ def _turned(points: Tensor, gradient: Tensor, value: Tensor, step: Tensor, p_in:
     pulled = opening + outward * per_sample(2 * value / distance, apart)
     widens = (opening * outward).flatten(1).sum(1).sign()
     distance = distance + widens * torch.minimum(step, NEARER * distance)
-    half = norm_gradient(pulled, dual(float(check_norm(p_in)))) * per_sample(0.5 * distance, apart)
+    norm = check_norm(p_in)
+    half = norm_gradient(pulled, 2.0 if callable(norm) else dual(norm)) * per_sample(0.5 * distance, apart)
     uphill = of_u + of_v
     size = vector_norm(uphill).clamp_min_(torch.finfo(uphill.dtype).tiny ** 0.5)
     centre = (u + v) / 2 + uphill * per_sample(step / size, uphill)

@@ -76,7 +76,7 @@ def fit(
         scheduler: a learning rate scheduler; ReduceLROnPlateau is given the epoch's training loss.
         scheduler_per: ``"epoch"`` or ``"batch"``, when it is stepped.
         adversary: an attack, whose points replace the minibatch (min-max training); statistics stay frozen
-            while it searches.
+            while it searches. One with a ``threat`` shares its first forward and backward with a penalty's pairs.
         select: a score of the model, higher is better, taken after each epoch; the best epoch is kept, among those
             whose training accuracy is within a point of the control's target if there is one. None keeps the last.
         accuracy: the training accuracy of the model as it stands, which tells ``select`` the epochs within a point of
