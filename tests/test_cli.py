@@ -159,7 +159,7 @@ BAD = {
     "other unknown command": (["evalute", "run"], "unknown command 'evalute', did you mean 'evaluate'?"),
     "command far from all": (
         ["xyzzy"],
-        "unknown command 'xyzzy', expected one of train, evaluate, bounds, reproduce, report, data",
+        "unknown command 'xyzzy', expected one of train, evaluate, bounds, reproduce, compare, report, data",
     ),
     "config that is a folder": (["train", "--config", "."], "cannot read . (Is a directory): expected a YAML file"),
     "unknown option": (["train", "--targt", "0.9"], "unknown setting 'targt', did you mean 'target'?"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cheaplip.attacks.bisection import Bisection
+from cheaplip.attacks.closest import Closest, closest
 from cheaplip.attacks.doubts import doubts
 from cheaplip.attacks.gradient import PGD, PaperPGD, one_step
 from cheaplip.attacks.libraries import (
@@ -27,14 +29,17 @@ __all__ = [
     "PGD",
     "Attack",
     "AutoAttack",
+    "Bisection",
     "Boundary",
     "CarliniWagner",
+    "Closest",
     "DeepFool",
     "Gaussian",
     "HopSkipJump",
     "PaperPGD",
     "Square",
     "Threat",
+    "closest",
     "doubts",
     "named",
     "one_step",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from cheaplip.attacks.closest import closest
 from cheaplip.attacks.gradient import PGD, PaperPGD
 from cheaplip.attacks.libraries.names import ENTRIES as LIBRARIES
 from cheaplip.attacks.libraries.names import NEED_A_BOX as SMALLEST
+from cheaplip.attacks.nes import NES
+from cheaplip.attacks.nes_labels import NESLabels
 from cheaplip.attacks.noise import Gaussian
 from cheaplip.attacks.protocol import Attack, checked_eps
 from cheaplip.norms import Box
@@ -19,6 +22,12 @@ _REGISTRY: dict[str, tuple[Callable[[float, Box | None], Attack], float | None]]
     "pgd-paper-box": (lambda eps, box: PaperPGD(eps, box=box), 2.0),
     "pgd": (lambda eps, box: PGD(eps, 2, box=box), 2.0),
     "pgd-linf": (lambda eps, box: PGD(eps, "inf", box=box), 0.1),
+    "nes": (lambda eps, box: NES(eps, 2, box=box), 2.0),
+    "nes-linf": (lambda eps, box: NES(eps, "inf", box=box), 0.1),
+    "nes-labels": (lambda eps, box: NESLabels(eps, 2, box=box), 2.0),
+    "distance": (lambda eps, box: closest(2, box), None),
+    "distance-linf": (lambda eps, box: closest("inf", box), None),
+    "distance-l1": (lambda eps, box: closest(1, box), None),
     **LIBRARIES,
 }
 NAMES = tuple(_REGISTRY)
@@ -32,6 +41,8 @@ def named(name: str, *, eps: float | None = None, box: Box | None = (0.0, 1.0)) 
         name: ``noise``, Gaussian noise of standard deviation 1; ``noise-clamped``, the same cut to [0, 1];
             ``pgd``, 100 steps in the 2-norm, and ``pgd-linf``, in the maximum norm, both in the box;
             ``pgd-paper``, the weak attack of the paper, and ``pgd-paper-box``, the same in the box.
+            ``nes`` and ``nes-linf``, 5,000 queries for scores, and ``nes-labels``, 5,000 for labels alone.
+            ``distance``, for each image the smallest change found by bisection, FAB-T and DDN.
             With ``pip install "cheaplip[attacks]"``: ``autoattack-fast``, ``autoattack``, ``apgd-ce``, ``apgd-t``,
             ``square``; for the smallest change ``ddn``, ``fab-t``, ``cw``, ``deepfool``, ``hopskipjump``, ``boundary``;
             with ``-linf`` or ``-l1`` behind the name in those norms, where the attack knows them.

@@ -6,7 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cheaplip.cli.show import show_bounds, show_files, show_outcome, show_result, show_sources, show_verified
+from cheaplip.cli.show import (
+    show_bounds,
+    show_comparison,
+    show_files,
+    show_outcome,
+    show_result,
+    show_sources,
+    show_verified,
+)
 from cheaplip.settings import BoundsSettings, ReproduceSettings, TrainSettings, from_mapping
 
 
@@ -73,6 +81,13 @@ def report(options: Any) -> None:
     from cheaplip.report import write_report
 
     print(write_report(options.runs, options.out, data_dir=options.data_dir, device=options.device))
+
+
+def compare(options: Any) -> None:
+    """``cheaplip compare``."""
+    from cheaplip import runs
+
+    show_comparison(runs.compare(options.runs))
 
 
 def data(options: Any) -> None:

@@ -17,10 +17,14 @@ from cheaplip.settings import About, BoundsSettings, ReproduceSettings, Setting,
 EXPERIMENTS = ("table1", "figure1", "figure2", "toy", "path")
 _TRAIN = tuple(settings_of(TrainSettings))
 _DEVICE = next(setting for setting in _TRAIN if setting.name == "device")
-_NAMES = "noise, noise-clamped, pgd-paper and pgd-paper-box (weak), pgd, pgd-linf"
+_NAMES = (
+    "clean, noise, noise-clamped, pgd-paper and pgd-paper-box (weak), pgd, nes, nes-labels, distance, patch, certified "
+    "(a proof); with the extra [attacks] autoattack-fast, autoattack, apgd-ce, apgd-t, square, fab-t, ddn, cw, "
+    "deepfool, hopskipjump, boundary; most with -linf or -l1 behind for these norms"
+)
 _EVALUATE = (
     Setting("attacks", str, "noise,pgd-paper,pgd", About(f"joined by commas: {_NAMES}")),
-    Setting("eps", str | None, None, About("radii in input units, joined by commas; null: 2, for pgd-linf 0.1")),
+    Setting("eps", str | None, None, About("radii in input units, joined by commas; null: 2, -linf 0.1, -l1 12")),
     Setting("limit", int | None, None, About("attack the first N test images; null: all", low=1)),
     Setting("seed", int, 0, About("of noise and random starts", low=0)),
     Setting("data_dir", str | None, None, About("the data folder; null: that of the run")),
@@ -41,6 +45,7 @@ _OPTIONS = {
     "bounds": tuple(settings_of(BoundsSettings)),
     "reproduce": tuple(settings_of(ReproduceSettings)),
     "report": _REPORT,
+    "compare": (),
     "data": _DATA,
 }
 # Of each command: how it is called, and what it does.
@@ -61,6 +66,10 @@ _COMMANDS = {
     "reproduce": (
         "table1|figure1|figure2|toy|path [--data NAME] [--seeds N] [--jobs N] [--out DIR] [options]",
         "Make a table or figure of the paper; a command that was stopped is given again to go on.",
+    ),
+    "compare": (
+        "RUN RUN [RUN ...]",
+        "Put runs side by side, and say which differences are more than chance (McNemar's test).",
     ),
     "report": (
         "RUN [RUN ...] --out report.html [options]",
@@ -98,7 +107,7 @@ def make_parser() -> ArgumentParser:
             command.add_argument(
                 "target", metavar="RUN|pkg.mod:factory", help="run folder, or a function that makes a model"
             )
-        elif name == "report":
+        elif name in ("report", "compare"):
             command.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
         elif name == "reproduce":
             command.add_argument("experiment", choices=EXPERIMENTS, help="the table or figure")

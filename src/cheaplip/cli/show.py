@@ -167,3 +167,30 @@ def show_files(checks: Mapping[str, Sequence[Any]]) -> None:
     """Print what was found of the files of data sets."""
     rows = [(name, check.status, str(check.file)) for name, found in checks.items() for check in found]
     _show("files", ("data", "status", "file"), rows)
+
+
+def show_comparison(found: Any) -> None:
+    """Print runs side by side, how each differs from the first, and what is best by more than chance."""
+    names = [run.name for run in found.runs]
+    heads = ("", *names, *(f"{name} − {names[0]}" for name in names[1:]), "images")
+    rows: list[Row] = []
+    for row in found.rows:
+        texts = ["" if accuracy is None else f"{100 * accuracy:.1f}" for accuracy in row.accuracy]
+        cells = [text + " *" if row.best == k else text for k, text in enumerate(texts)]
+        rows.append((row.name, *cells, *map(_differs, row.against), str(row.images)))
+    for place, name in enumerate(("Lip, lower bound", "Lip, upper bound")):
+        if any(bounds[place] is not None for bounds in found.lipschitz):
+            cells = ["" if bounds[place] is None else f"{bounds[place]:.4g}" for bounds in found.lipschitz]
+            rows.append((name, *cells, *("" for _ in names[1:]), ""))
+    _show("accuracy in %, on the images that all runs were tried on", heads, rows)
+    print("* better than every other run by more than chance (McNemar's exact test, 5 %, Bonferroni)")
+    for remark in found.remarks:
+        print(remark)
+
+
+def _differs(difference: Any) -> str:
+    if difference is None:
+        return ""
+    low, high = (100 * end for end in difference.interval)
+    chance = "p < 0.001" if difference.chance < 0.001 else f"p = {difference.chance:.2g}"
+    return f"{100 * difference.accuracy:+.1f} ({low:+.1f} to {high:+.1f}), {chance}"

@@ -17,7 +17,7 @@ RADII = (0.5, 1.0, 1.58)
 
 
 def radii_of(
-    wanted: bool | Sequence[float], attacks: Mapping[str, Any], radii: Sequence[float] = ()
+    wanted: bool | Sequence[float], attacks: Mapping[str, Any], radii: Mapping[str, Sequence[float]]
 ) -> tuple[float, ...]:
     """Return the radii at which images are certified.
 
@@ -25,26 +25,28 @@ def radii_of(
         wanted: the radii; True for those of the attacks in the 2-norm, or usual ones where there are none; False for
             none.
         attacks: by name.
-        radii: where attacks that make the change small are read off.
+        radii: where attacks that make the change small are read off, by name.
 
     Raises:
         ValueError: if one is not finite and above 0.
 
     Example:
-        >>> radii_of(True, {}), radii_of([0.3], {}), radii_of(False, {})
+        >>> radii_of(True, {}, {}), radii_of([0.3], {}, {}), radii_of(False, {}, {})
         ((0.5, 1.0, 1.58), (0.3,), ())
     """
     if isinstance(wanted, bool):
         if not wanted:
             return ()
-        threats = [getattr(attack, "threat", None) for attack in attacks.values()]
-        found = {float(t.eps) for t in threats if t is not None and t.eps and t.norm == 2}
-        return tuple(sorted(found | set(radii))) or RADII
-    radii = tuple(wanted)
-    for eps in radii:
+        threats = {name: getattr(attack, "threat", None) for name, attack in attacks.items()}
+        ours = {name: threat for name, threat in threats.items() if threat is not None and threat.norm == 2}
+        found = {float(threat.eps) for threat in ours.values() if threat.eps}
+        found |= {eps for name in ours for eps in radii.get(name, ())}
+        return tuple(sorted(found)) or RADII
+    asked = tuple(wanted)
+    for eps in asked:
         if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
             raise ValueError(f"certify must be True, False or radii, finite numbers above 0; got {eps!r}")
-    return tuple(float(eps) for eps in radii)
+    return tuple(float(eps) for eps in asked)
 
 
 def certified(model: Model, x: Tensor, y: Tensor, radii: Sequence[float]) -> dict[str, Result]:

@@ -32,7 +32,7 @@ def evaluate(
     loader: Any,
     attacks: Mapping[str, AnyAttack] | None = None,
     *,
-    radii: Sequence[float] = (),
+    radii: Sequence[float] | Mapping[str, Sequence[float]] = (),
     seed: int = 0,
     limit: int | None = None,
     certify: bool | Sequence[float] = False,
@@ -57,7 +57,8 @@ def evaluate(
         attacks: attacks by name, see :mod:`cheaplip.attacks`; any function ``(model, x, y) -> x_adv`` is one. What
             follows an ``@`` in a name tells runs of one attack apart: ``pgd@1.5``.
         radii: where attacks that make the change small, such as DDN, are read off: each runs once, and has a result for
-            every radius, named ``ddn@1``. With none it has one: images that it broke at no distance.
+            every radius, named ``ddn@1``. With none it has one: images that it broke at no distance. For all such
+            attacks, or by their names.
         seed: of all random draws; the same seed gives the same bits, whatever other attacks there are.
         limit: how many images are attacked, the first of the loader; None for all. Clean accuracy is over all images.
         certify: prove as well how many of the attacked images no change of a radius can alter, see
@@ -88,8 +89,8 @@ def evaluate(
     """
     attacks = dict(attacks or {})
     _check_arguments(attacks, seed, limit, batch_size)
-    radii = [checked_eps(eps, "each of radii") for eps in radii]
-    proofs = radii_of(certify, attacks, radii)
+    reads = {name: _read_off(name, radii) for name, attack in attacks.items() if is_minimal(attack)}
+    proofs = radii_of(certify, attacks, reads)
     used = modules_of(model, modules)
     place = device_of(used) if device is None else torch.device(device)
     total = count(loader)
@@ -100,7 +101,7 @@ def evaluate(
         for number, (x, y) in enumerate(batches(loader, batch_size, place)):
             rest = len(x) if limit is None else max(0, min(len(x), limit - number * batch_size))
             tally.batch(number, x, y, rest, advance)
-        found = tally.results(radii)
+        found = tally.results(reads)
         proven = certified(model, *tally.kept(), proofs) if proofs else {}
     refuted({**found, **proven})
     return Results({**found, **proven}, (*tally.doubts, *contradictions(found)) if doubt else ())
@@ -158,15 +159,15 @@ class _Tally:
         x, y = (torch.cat(part) for part in zip(*self.pairs, strict=True))
         return x, y
 
-    def results(self, radii: Sequence[float]) -> dict[str, Result]:
+    def results(self, radii: Mapping[str, Sequence[float]]) -> dict[str, Result]:
         """Return all that was counted."""
         if not self.clean:
             raise ValueError("there is nothing to evaluate: the loader gave no images")
         found = {"clean": Result("clean", "clean", torch.cat(self.clean), seconds=self.seconds)}
         for key, attack in self.attacks.items():
             result = _joined(key.partition("@")[0], attack, self.found[key])
-            if is_minimal(attack) and radii:
-                found |= {f"{key}@{eps:g}": result.within(eps) for eps in radii}
+            if radii.get(key):
+                found |= {f"{key}@{eps:g}": result.within(eps) for eps in radii[key]}
             else:
                 found[key] = result
         return found
@@ -193,6 +194,12 @@ def _joined(name: str, attack: AnyAttack, outcomes: Sequence[Outcome]) -> Result
         queries=sum(queries) / len(robust) if queries else None,
         closed=bool(queries),
     )
+
+
+def _read_off(name: str, radii: Sequence[float] | Mapping[str, Sequence[float]]) -> list[float]:
+    """Return the radii for one attack."""
+    mine = radii.get(name, ()) if isinstance(radii, Mapping) else radii
+    return [checked_eps(eps, "each of radii") for eps in mine]
 
 
 def _check_arguments(attacks: dict[str, AnyAttack], seed: int, limit: int | None, batch_size: int) -> None:

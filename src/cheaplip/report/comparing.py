@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, final
@@ -13,6 +13,8 @@ from cheaplip.report.radii import robustness
 from cheaplip.report.reading import Run
 from cheaplip.report.views import target_of
 from cheaplip.report.words import number, percent
+from cheaplip.runs import Compared, shortest
+from cheaplip.runs import compare as compare_runs
 
 NOTHING = "–"
 
@@ -24,10 +26,12 @@ class Cell(NamedTuple):
     Attributes:
         value: the figure.
         note: a second, smaller line.
+        best: whether it is better than that of every other run by more than chance.
     """
 
     value: str
     note: str = ""
+    best: bool = False
 
 
 @final
@@ -52,16 +56,24 @@ class Comparison:
 
 def compare(runs: Sequence[Run]) -> Comparison:
     """Return the comparison of two runs or more."""
+    tested = _tested(runs)
     return Comparison(
         runs=[(run.name, run.key) for run in runs],
-        rows=list(_rows(runs)),
+        rows=list(_rows(runs, tested)),
         warnings=_warnings(runs),
         training=curves.training(runs, "all")[0],
         robustness=robustness(runs, "all"),
     )
 
 
-def _rows(runs: Sequence[Run]) -> Iterator[tuple[str, list[Cell]]]:
+def _tested(runs: Sequence[Run]) -> dict[str, Compared]:
+    """Return the attacks that can be compared image by image; nothing for runs of different data."""
+    if len({run.settings.data for run in runs}) > 1:
+        return {}
+    return {row.name: row for row in compare_runs([run.folder for run in runs]).rows}
+
+
+def _rows(runs: Sequence[Run], tested: Mapping[str, Compared]) -> Iterator[tuple[str, list[Cell]]]:
     """Yield the rows of the table, without those that no run has anything to say of."""
     attacks = {_key(entry): words.attack(entry) for run in runs for entry in run.result.get("robust", [])}
     quantities: list[tuple[str, Callable[[Run], Cell | None]]] = [
@@ -73,7 +85,10 @@ def _rows(runs: Sequence[Run]) -> Iterator[tuple[str, list[Cell]]]:
         ("clean accuracy", partial(_figure, path=("accuracy", "clean"), form=percent)),
         ("training loss", partial(_figure, path=("loss", "train"), form=number)),
         ("clean loss", partial(_figure, path=("loss", "clean"), form=number)),
-        *((f"accuracy under {name}", partial(_attacked, key=key)) for key, name in attacks.items()),
+        *(
+            (f"accuracy under {name}", partial(_attacked, key=key, runs=runs, tested=tested))
+            for key, name in attacks.items()
+        ),
         ("Lip, lower bound", partial(_figure, path=("lipschitz", "lower"), form=number)),
         ("Lip, upper bound", partial(_figure, path=("lipschitz", "upper"), form=number)),
         ("λ", partial(_figure, path=("weight",), form=number)),
@@ -105,9 +120,17 @@ def _key(entry: dict[str, Any]) -> tuple[str, str]:
     return words.attack(entry), entry.get("norm", "")
 
 
-def _attacked(run: Run, key: tuple[str, str]) -> Cell | None:
-    found = (entry for entry in run.result.get("robust", []) if _key(entry) == key)
-    return next((Cell(percent(entry["accuracy"]), words.between(entry)) for entry in found), None)
+def _attacked(run: Run, key: tuple[str, str], runs: Sequence[Run], tested: Mapping[str, Compared]) -> Cell | None:
+    entry = next((entry for entry in run.result.get("robust", []) if _key(entry) == key), None)
+    if entry is None:
+        return None
+    name = entry["attack"] + (f"@{shortest(entry['eps'])}" if "eps" in entry else "")
+    row, place, note = tested.get(name), list(runs).index(run), words.between(entry)
+    against = row.against[place - 1] if row is not None and place else None
+    if against is not None:
+        chance = "p < 0.001" if against.chance < 0.001 else f"p = {against.chance:.2g}"
+        note += f"; {100 * against.accuracy:+.1f} against the first, {chance}"
+    return Cell(percent(entry["accuracy"]), note, row is not None and row.best == place)
 
 
 def _warnings(runs: Sequence[Run]) -> list[str]:

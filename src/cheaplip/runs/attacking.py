@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,15 @@ from cheaplip.data import Data
 from cheaplip.data import load as load_data
 from cheaplip.evaluation import evaluate
 from cheaplip.models import check_fits
-from cheaplip.runs.folder import load, read_config, read_result, write_result
+from cheaplip.runs.folder import WEIGHTS, digest, load, read_config, read_result, versions, write_result
 from cheaplip.runs.parts import device_of, shows
+from cheaplip.runs.robustness import draw_attacked, draw_curves
+from cheaplip.runs.samples import Store
 
-# Among the names of attacks, what is proven.
-CERTIFIED = "certified"
+# Among the names of attacks: what is proven, what is trained first, and what is always there.
+CERTIFIED, PATCH, CLEAN = "certified", "patch", "clean"
+# Radii by norm.
+USUAL = {2.0: 2.0, math.inf: 0.1, 1.0: 12.0}
 
 
 def evaluate_run(
@@ -32,11 +37,15 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Attack the selected weights of a run on its test set, and merge the results into ``result.json``.
 
-    Under ``robust`` there is one entry for each attack, norm and radius: a new one replaces the old one.
+    Under ``robust`` there is one entry for each attack, norm and radius: a new one replaces the old one. What became of
+    every image is kept in ``robust.npz``, batch by batch: an evaluation that was stopped goes on when it is given
+    again, and what is there already is not attacked twice. ``robustness.png`` shows all curves, ``attacked.png`` some
+    images, ``patch.png`` a patch.
 
     Args:
         run: the run folder.
-        attacks: names as in :func:`cheaplip.attacks.named`; ``certified`` for what is proven, in the 2-norm.
+        attacks: names as in :func:`cheaplip.attacks.named`; ``certified`` for what is proven, in the 2-norm; ``patch``
+            for a patch that is trained on the run's training images; ``clean``, which is always there.
         eps: radii in units of the input, for all attacks that have one; None for each attack's own.
         limit: how many images are attacked, the first of the test set; None for all.
         seed: of noise and random starts.
@@ -66,10 +75,29 @@ def evaluate_run(
     model = load(folder).to(device_of(device))
     data = load_data(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
     check_fits(model, data.shape, data.classes)
-    chosen = chosen_for(data, [name for name in attacks if name != CERTIFIED], eps)
+    names = [name for name in attacks if name not in (CERTIFIED, PATCH, CLEAN)]
+    chosen: dict[str, Attack] = chosen_for(data, names, eps)
+    shown = shows(progress)
+    if PATCH in attacks:
+        from cheaplip.runs.patching import patch_of
+
+        chosen[PATCH] = patch_of(model, data, folder, seed=seed, progress=shown)
     begun = time.perf_counter()
     certify = False if CERTIFIED not in attacks else True if eps is None else list(eps)
-    found = evaluate(model, data.test, chosen, seed=seed, limit=limit, certify=certify, progress=shows(progress))
+    about = f"seed {seed}; data {settings.data}; weights {digest(folder / WEIGHTS)}; cheaplip {versions()['cheaplip']}"
+    store = Store(folder, about)
+    found = evaluate(
+        model,
+        data.test,
+        chosen,
+        radii={name: radii_for(attack, eps) for name, attack in chosen.items()},
+        seed=seed,
+        limit=limit,
+        certify=certify,
+        progress=shown,
+        cache=store,
+    )
+    store.finish(found)
     result["robust"] = merged(result.get("robust", []), found.entries())
     seconds = result.get("seconds", {})
     result["seconds"] = seconds | {"evaluate": seconds.get("evaluate", 0.0) + time.perf_counter() - begun}
@@ -77,7 +105,14 @@ def evaluate_run(
         result.pop("doubts", None)
         result |= {"doubts": list(found.doubts)} if found.doubts else {}
     write_result(folder, result)
+    draw_curves(folder, result, store.samples)
+    draw_attacked(folder, model, data, chosen, found, seed)
     return result
+
+
+def radii_for(attack: Attack, eps: Sequence[float] | None) -> Sequence[float]:
+    """Return where an attack without a radius of its own is read off: as asked, or where others in its norm attack."""
+    return list(eps) if eps is not None else [USUAL[attack.threat.norm or 2.0]]
 
 
 def chosen_for(data: Data, names: Sequence[str], eps: Sequence[float] | None) -> dict[str, Attack]:

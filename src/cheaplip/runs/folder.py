@@ -6,6 +6,7 @@ Reading runs no code: the settings are plain YAML, the results JSON and the weig
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable
@@ -74,6 +75,11 @@ def epochs_done(folder: str | Path) -> int:
         return max(0, (Path(folder) / METRICS).read_text(encoding="utf-8").count("\n") - 1)
     except OSError:
         return 0
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def occupied(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 _NUMBERS = ("seed", "epochs", "steps", "kept", "target", "weight")
 _TABLES = ("accuracy", "loss", "weights", "seconds")
-_OF_AN_ATTACK = ("eps", "sigma", "steps", "restarts", "images", "accuracy")
+_OF_AN_ATTACK = ("eps", "sigma", "steps", "restarts", "images", "accuracy", "queries", "median")
 
 
 def parse_result(content: bytes) -> dict[str, Any]:
