@@ -17,8 +17,13 @@ from cheaplip.attacks.libraries import (
     HopSkipJump,
     Square,
 )
+from cheaplip.attacks.nes import NES
+from cheaplip.attacks.nes_labels import NESLabels
 from cheaplip.attacks.noise import Gaussian
+from cheaplip.attacks.patch import Patch, Success, success
+from cheaplip.attacks.patch_training import easiest_target, train_patch
 from cheaplip.attacks.protocol import Attack, Threat
+from cheaplip.attacks.queries import Queries, queries_of
 from cheaplip.attacks.registry import NAMES, named, suite
 
 __all__ = [
@@ -26,6 +31,7 @@ __all__ = [
     "DDN",
     "FAB",
     "NAMES",
+    "NES",
     "PGD",
     "Attack",
     "AutoAttack",
@@ -36,12 +42,20 @@ __all__ = [
     "DeepFool",
     "Gaussian",
     "HopSkipJump",
+    "NESLabels",
     "PaperPGD",
+    "Patch",
+    "Queries",
     "Square",
+    "Success",
     "Threat",
     "closest",
     "doubts",
+    "easiest_target",
     "named",
     "one_step",
+    "queries_of",
+    "success",
     "suite",
+    "train_patch",
 ]
