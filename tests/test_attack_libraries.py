@@ -156,6 +156,13 @@ def test_smallest_change_of_a_linear_model_is_near_the_exact_one(attack: Any) ->
     assert float(share.median()) <= 1.05
 
 
+@pytest.mark.parametrize("scale", [1e-3, 64.0])
+def test_ddn_finds_the_same_whatever_the_scale_of_the_logits(scale: float) -> None:
+    net, x, y = problem()
+    plain, scaled = (call(DDN(), lambda z, k=k: net(z) * k, x, y) for k in (1.0, scale))
+    torch.testing.assert_close(vector_norm(scaled - x, 2), vector_norm(plain - x, 2), rtol=0.02, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("attack", "most"), [(HopSkipJump(steps=10), 1.2), (HopSkipJump("inf", steps=10), 1.6), (Boundary(steps=600), 2.5)]
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cheaplip.attacks.libraries.frame import SIGNS, needed_box
 from cheaplip.attacks.libraries.run import Task, smallest_change
 from cheaplip.attacks.libraries.shell import library
+from cheaplip.attacks.losses import margin
 from cheaplip.attacks.protocol import Threat, checked_count, checked_eps, checked_norm
 from cheaplip.modes import Model
 from cheaplip.norms import Box, per_sample
@@ -33,6 +34,9 @@ def as_foolbox(ask: Callable[[Tensor], Tensor], device: torch.device) -> Any:
 @dataclass(frozen=True)
 class DDN:
     """Decoupled direction and norm: PGD in a 2-norm ball that shrinks at each success and grows at each failure.
+
+    It climbs the cross-entropy, which points to no class in particular where logits are small, as in networks with a
+    small Lipschitz constant. So logits are scaled for it, by one factor for the batch.
 
     Args:
         steps: gradient steps, at least 1.
@@ -77,7 +81,7 @@ class DDN:
         """Return the nearest misclassified images found, the shape of ``x``; the image itself where there is none."""
 
         def stage(task: Task) -> Tensor:
-            return _minimised(library("foolbox").attacks.DDNAttack(steps=self.steps), task)
+            return _minimised(library("foolbox").attacks.DDNAttack(steps=self.steps), _sharpened(task))
 
         return smallest_change(self.threat, self.generator, model, x, y, stage)
 
@@ -202,8 +206,23 @@ class DeepFool:
         return smallest_change(self.threat, None, model, x, y, stage)
 
 
+# The median lead of the right class over the next when DDN starts. From 4 to 16 its results hardly change; with the
+# logits of a CLIP-trained MLP as they are, it found changes 10 % longer.
+_LEAD = 8.0
 # The first factor of the margin; searching upwards from foolbox's 0.001 takes three of the factors.
 _FIRST_FACTOR = 0.1
+
+
+def _sharpened(task: Task) -> Task:
+    """Return a task whose logits are scaled to a median lead of the right class over the next of ``_LEAD``."""
+    with torch.no_grad():
+        lead = float(-margin(task.logits(task.unit), task.y).median())
+    scale = _LEAD / lead if lead > 0 else 1.0
+
+    def logits(unit: Tensor) -> Tensor:
+        return task.logits(unit) * scale
+
+    return replace(task, logits=logits)
 
 
 def _minimised(attack: Any, task: Task) -> Tensor:
