@@ -25,8 +25,6 @@ from cheaplip.pairs.starts import scale_of
 
 # So many of the steepest places are measured exactly.
 JUDGED = 8
-# Moves of a search by pairs, in units of ``steps``; longer ones lead the climbs that follow no further.
-PAIRED = 0.2
 # How far apart a pair starts, in units of the data's scale; and the power iteration's, which wants a derivative.
 NOISE, CLOSE = 0.1, 0.01
 
@@ -64,8 +62,8 @@ def lower(
         pairs: how many pairs or places climb at a time; None for 64 in a network of up to a million multiplications a
             sample (counted, not timed), and for fewer in a larger one, such as 12 for one of 15 million.
         steps: how many moves they make; None for 100, or fewer likewise, such as 34. Each costs one forward and one
-            input backward of ``2 * pairs`` points, in the climb of the Jacobian's norm three to four times as often as
-            this number says, in two or three searches by pairs a fifth as often each.
+            input backward of ``2 * pairs`` points, for each of two or three searches by pairs and three to four times
+            as often in the climb of the Jacobian's norm.
         seed: the seed of the starts.
         modules: the modules that a callable uses, if they cannot be read off what it refers to.
         seconds: how long to search: until then further climbs start afresh, and then all stop, at the next move; what
@@ -105,7 +103,7 @@ def lower(
             usual = effort(inner, x)
             pairs, steps = pairs or usual[0], steps or usual[1]
         # Pairs that know no ball stay out of it.
-        found, known = ({}, None) if ball is not None else _by_pairs(task, start, box, pairs, math.ceil(PAIRED * steps))
+        found, known = ({}, None) if ball is not None else _by_pairs(task, start, box, pairs, steps)
         places = search(task, x.detach(), known, pairs, steps, seed, seconds is not None)
         return _steepest(task, found, places)
 
