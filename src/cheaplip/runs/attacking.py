@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from cheaplip.attacks import Attack, suite
 from cheaplip.data import Data
 from cheaplip.data import load as load_data
-from cheaplip.evaluation import evaluate
+from cheaplip.evaluation import Results, evaluate
 from cheaplip.models import check_fits
 from cheaplip.runs.folder import WEIGHTS, digest, load, read_config, read_result, versions, write_result
 from cheaplip.runs.parts import device_of, shows
+from cheaplip.runs.patching import patch_of
 from cheaplip.runs.robustness import draw_attacked, draw_curves
 from cheaplip.runs.samples import Store
 
@@ -75,15 +78,9 @@ def evaluate_run(
     model = load(folder).to(device_of(device))
     data = load_data(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
     check_fits(model, data.shape, data.classes)
-    names = [name for name in attacks if name not in (CERTIFIED, PATCH, CLEAN)]
-    chosen: dict[str, Attack] = chosen_for(data, names, eps)
     shown = shows(progress)
-    if PATCH in attacks:
-        from cheaplip.runs.patching import patch_of
-
-        chosen[PATCH] = patch_of(model, data, folder, seed=seed, progress=shown)
+    chosen = _chosen(model, data, folder, attacks, eps, seed, shown)
     begun = time.perf_counter()
-    certify = False if CERTIFIED not in attacks else True if eps is None else list(eps)
     about = f"seed {seed}; data {settings.data}; weights {digest(folder / WEIGHTS)}; cheaplip {versions()['cheaplip']}"
     store = Store(folder, about)
     found = evaluate(
@@ -93,21 +90,45 @@ def evaluate_run(
         radii={name: radii_for(attack, eps) for name, attack in chosen.items()},
         seed=seed,
         limit=limit,
-        certify=certify,
+        certify=False if CERTIFIED not in attacks else True if eps is None else list(eps),
         progress=shown,
         cache=store,
     )
     store.finish(found)
-    result["robust"] = merged(result.get("robust", []), found.entries())
-    seconds = result.get("seconds", {})
-    result["seconds"] = seconds | {"evaluate": seconds.get("evaluate", 0.0) + time.perf_counter() - begun}
-    if any(entry.get("eps") is not None for entry in found.entries()):
-        result.pop("doubts", None)
-        result |= {"doubts": list(found.doubts)} if found.doubts else {}
+    result = _joined(result, found, time.perf_counter() - begun)
     write_result(folder, result)
     draw_curves(folder, result, store.samples)
     draw_attacked(folder, model, data, chosen, found, seed)
     return result
+
+
+def _chosen(
+    model: nn.Module,
+    data: Data,
+    folder: Path,
+    names: Sequence[str],
+    eps: Sequence[float] | None,
+    seed: int,
+    progress: bool,
+) -> dict[str, Attack]:
+    """Return the attacks of these names; a patch is trained first."""
+    chosen = chosen_for(data, [name for name in names if name not in (CERTIFIED, PATCH, CLEAN)], eps)
+    if PATCH in names:
+        chosen[PATCH] = patch_of(model, data, folder, seed=seed, progress=progress)
+    return chosen
+
+
+def _joined(result: dict[str, Any], found: Results, seconds: float) -> dict[str, Any]:
+    """Return the results of a run with those that are new."""
+    entries, before = found.entries(), result.get("seconds", {})
+    joined = result | {
+        "robust": merged(result.get("robust", []), entries),
+        "seconds": before | {"evaluate": before.get("evaluate", 0.0) + seconds},
+    }
+    if any(entry.get("eps") is not None for entry in entries):
+        joined.pop("doubts", None)
+        joined |= {"doubts": list(found.doubts)} if found.doubts else {}
+    return joined
 
 
 def radii_for(attack: Attack, eps: Sequence[float] | None) -> Sequence[float]:
