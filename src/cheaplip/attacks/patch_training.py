@@ -18,7 +18,7 @@ from cheaplip.checks import number, whole_number
 from cheaplip.modes import Model, evaluating, modules_of
 from cheaplip.norms import Box, box_tensors
 
-CANDIDATES, TRIAL = 10, 40
+CANDIDATES, TRIAL = 10, 30
 
 
 def train_patch(
@@ -31,7 +31,7 @@ def train_patch(
     rotation: float = 45.0,
     side: int | None = None,
     steps: int = 500,
-    batch_size: int = 128,
+    batch_size: int = 64,
     rate: float = 0.1,
     box: Box = (0.0, 1.0),
     seed: int = 0,
