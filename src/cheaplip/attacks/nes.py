@@ -17,7 +17,7 @@ from cheaplip.modes import Model
 from cheaplip.norms import Box
 
 LOSSES = ("margin", "cross-entropy")
-# The first step in units of eps, and how far probes go. On MLPs for MNIST steps from 1 to 4 and probes from 0.001 to 0.5
+# The first step in units of eps, and how far probes go. For MNIST MLPs steps from 1 to 4 and probes from 0.001 to 0.5
 # in units of the input are within 2 points of each other.
 FIRST_STEP, PROBE = 2.0, 0.1
 # From how many queries a pixel on a second loss finds more than it takes from the first.

@@ -18,7 +18,7 @@ from cheaplip.modes import Model
 from cheaplip.norms import Box, box_tensors, per_sample, vector_norm
 
 # How far probes go, in units of the distance so far; how much of the last estimate is kept; shares of the new direction
-# that are tried; bisections; tries from noise. The first three were chosen on MLPs for MNIST, the others were not tuned.
+# that are tried; bisections; tries from noise. The first three were tuned on MNIST MLPs, the others were not tuned.
 PROBE, KEPT, SHARES, HALVINGS, STARTS = 0.2, 0.99, (1.0, 0.5, 0.2), 6, 10
 
 
