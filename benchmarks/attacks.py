@@ -122,7 +122,7 @@ def strength(group: Sequence[Subject], tell: Callable[[str, float], None]) -> Ta
 
 
 def foolbox_pgd(norm: float, eps: float, steps: int) -> Any:
-    """Return foolbox's PGD with its constant step of 2.5 ε / steps, the best of those tried, as an attack of ours."""
+    """Return foolbox's PGD with its constant step of 2.5 ε / steps, as an attack of ours."""
     attacks = library("foolbox").attacks
     kind = attacks.L2ProjectedGradientDescentAttack if norm == 2 else attacks.LinfProjectedGradientDescentAttack
     attack = kind(rel_stepsize=2.5 / steps, steps=steps)
