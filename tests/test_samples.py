@@ -116,15 +116,15 @@ def test_a_stopped_evaluation_goes_on_batch_by_batch(tmp_path: Path) -> None:
 
 
 def test_samples_agree_with_the_results(run: Path) -> None:
-    result = runs.evaluate_run(run, ["clean", "noise", "pgd", "distance"], eps=[0.3, 0.6], limit=60)
+    result = runs.evaluate_run(run, ["clean", "noise", "pgd", "ddn"], eps=[0.3, 0.6], limit=60)
     kept = runs.read_samples(run)
-    assert set(kept) == {"clean", "noise", "pgd@0.3", "pgd@0.6", "distance"}
+    assert set(kept) == {"clean", "noise", "pgd@0.3", "pgd@0.6", "ddn"}
     assert float(kept["clean"].robust.double().mean()) == pytest.approx(result["accuracy"]["clean"])
     for entry in result["robust"]:
         if entry["attack"] == "pgd":
             assert float(kept[f"pgd@{entry['eps']:g}"].robust.double().mean()) == pytest.approx(entry["accuracy"])
-        if entry["attack"] == "distance":
-            far = kept["distance"].distance
+        if entry["attack"] == "ddn":
+            far = kept["ddn"].distance
             assert far is not None
             assert float((far > entry["eps"]).double().mean()) == pytest.approx(entry["accuracy"])
             assert entry["median"] == pytest.approx(float(far.sort().values[29]))
@@ -133,9 +133,9 @@ def test_samples_agree_with_the_results(run: Path) -> None:
 
 
 def test_certified_is_below_every_distance(run: Path) -> None:
-    runs.evaluate_run(run, ["distance", "certified"], eps=[0.3], limit=40)
+    runs.evaluate_run(run, ["ddn", "certified"], eps=[0.3], limit=40)
     kept = runs.read_samples(run)
-    far, proven = kept["distance"].distance, kept["certified"].distance
+    far, proven = kept["ddn"].distance, kept["certified"].distance
     assert far is not None
     assert proven is not None
     assert (proven > 0).any()
@@ -169,9 +169,9 @@ def test_runs_are_compared_by_command_and_page(
 ) -> None:
     other = runs.train(replace(SMALL, out=str(tmp_path / "weak"), epochs=1, learning_rate=0.001), progress=False)
     for folder in (run, other):
-        runs.evaluate_run(folder, ["pgd", "distance"], eps=[0.3], limit=100)
+        runs.evaluate_run(folder, ["pgd", "ddn"], eps=[0.3], limit=100)
     found = runs.compare([run, other])
-    assert [row.name for row in found.rows] == ["clean", "pgd@0.3", "distance@0.3"]
+    assert [row.name for row in found.rows] == ["clean", "pgd@0.3", "ddn@0.3"]
     assert found.rows[0].best == 0
     difference = found.rows[0].against[0]
     assert difference is not None

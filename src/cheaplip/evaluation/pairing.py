@@ -49,7 +49,7 @@ def mcnemar(first: Tensor, second: Tensor) -> Difference:
         >>> right = torch.arange(100)
         >>> found = mcnemar(right < 90, right < 80)
         >>> found.accuracy, [round(end, 3) for end in found.interval], round(found.chance, 4)
-        (0.1, [0.035, 0.161], 0.002)
+        (0.1, [0.037, 0.159], 0.002)
     """
     for robust in (first, second):
         if str(robust.dtype) != "torch.bool":
