@@ -73,8 +73,8 @@ def draw(trials: dict[str, list[Found]], tuned: dict[str, Found], cost: Found) -
         cost: of a step by method.
     """
     with styled():
-        figure = Figure(figsize=(11, 5.2))
-        left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+        figure = Figure(figsize=(12, 6.2))
+        left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
         for name, (colour, marker) in LOOKS.items():
             if name not in tuned:
                 continue
@@ -84,7 +84,7 @@ def draw(trials: dict[str, list[Found]], tuned: dict[str, Found], cost: Found) -
             left.plot(*zip(*line, strict=True), lw=1, ms=3.5, alpha=0.6, zorder=2, **look)
             best = _point(tuned[name], ("test", "clean"), ("test", "pgd@1.5"))
             left.scatter(*best, s=40 * times, edgecolors="white", linewidths=0.8, zorder=3, **look)
-            _name(left, best, f"{name} ({times:.1f} ×)")
+            _name(left, best, name, times)
             proven = _point(tuned[name], ("proof", "certified@0.5"), ("test", "pgd@1.5"))
             if not math.isnan(proven[0]):
                 right.scatter(*proven, s=60, edgecolors="white", linewidths=0.8, zorder=3, **look)
@@ -93,7 +93,7 @@ def draw(trials: dict[str, list[Found]], tuned: dict[str, Found], cost: Found) -
         left.set_title("Clean against attacked; area: cost of a step", loc="left")
         right.set(xlabel="proven at ε = 0.5, % of 200 images", ylabel="accuracy under PGD, ε = 1.5, %")
         right.set_title("What is proven of it", loc="left")
-        right.set_xlim(-4, 112)
+        right.set_xlim(-4, 116)
         right.set_ylim(left.get_ylim())
     return figure
 
@@ -103,13 +103,27 @@ def _point(run: Found, x: tuple[str, str], y: tuple[str, str]) -> tuple[float, f
     return first, second
 
 
-# Where a name stands beside its point, in points; chosen by looking.
-SHIFTS: dict[str, tuple[int, int]] = {}
+# Where a name stands beside its point, in points, left and right; chosen by looking.
+USUAL = (8, 4)
+SHIFTS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+    "TRADES": ((-15, 7), (8, 2)),
+    "PGD-7": ((13, 6), (-7, 2)),
+    "one-step": ((8, -11), USUAL),
+    "one-step + CLIP": ((-6, 9), (-8, -3)),
+    "one-step + CLIP, roaming": ((-20, -21), (8, 3)),
+    "CLIP": ((6, 7), USUAL),
+    "CLIP, roaming": ((6, 8), USUAL),
+    "weight": ((-6, 6), USUAL),
+    "plain": ((-7, 3), USUAL),
+    "Jacobian": ((-7, -6), USUAL),
+}
 
 
-def _name(axes: Any, at: tuple[float, float], text: str) -> None:
-    shift = SHIFTS.get(text.split(" (")[0], (8, 4))
-    axes.annotate(text, at, shift, textcoords="offset points", fontsize=8.5, color=BLACK, zorder=4)
+def _name(axes: Any, at: tuple[float, float], name: str, times: float | None = None) -> None:
+    shift = SHIFTS.get(name, (USUAL, USUAL))[times is None]
+    side = "right" if -20 < shift[0] < 0 else "left"
+    text = name if times is None else f"{name} ({times:.1f} ×)"
+    axes.annotate(text, at, shift, textcoords="offset points", fontsize=8.5, color=BLACK, ha=side, zorder=4)
 
 
 def curve(runs: Sequence[Found]) -> Table:
