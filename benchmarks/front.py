@@ -46,18 +46,18 @@ def accuracies(found: Any) -> dict[str, float]:
 
 def on_selection(net: nn.Module, data: Data) -> dict[str, float]:
     """Measure what tuning goes by."""
-    return accuracies(cl.evaluate(net, data.selection, pgd(50), seed=0))
+    return accuracies(cl.evaluate(net, data.selection, pgd(50), seed=0, doubt=False))
 
 
 def on_test(net: nn.Module, data: Data) -> dict[str, float]:
     """Measure accuracy on all test images, and under PGD on the first 1,000."""
-    return accuracies(cl.evaluate(net, data.test, pgd(100), seed=0, limit=IMAGES))
+    return accuracies(cl.evaluate(net, data.test, pgd(100), seed=0, limit=IMAGES, doubt=False))
 
 
 def autoattack(net: nn.Module, data: Data) -> dict[str, float]:
     """Measure accuracy under APGD-CE and APGD-T at one radius: ten times as long as PGD."""
     attacks = cl.attacks.suite(["autoattack-fast"], [STRONG])
-    return accuracies(cl.evaluate(net, data.test, attacks, seed=0, limit=IMAGES))
+    return accuracies(cl.evaluate(net, data.test, attacks, seed=0, limit=IMAGES, doubt=False))
 
 
 def lipschitz(net: nn.Module, data: Data) -> dict[str, float]:

@@ -35,7 +35,7 @@ def judge(row: Row, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     model = cl.load(runs.train(chosen, progress=False))
     data = load(row.data, seed=SEED)
     attacks: dict[str, Any] = {"pgd": cl.attacks.PGD(RADII[row.data][1]), "noise": cl.attacks.Gaussian(1.0)}
-    found = cl.evaluate(model, data.selection, attacks, seed=SEED, limit=IMAGES)
+    found = cl.evaluate(model, data.selection, attacks, seed=SEED, limit=IMAGES, doubt=False)
     result = runs.read_result(folder)
     return {
         "train": result["accuracy"]["train"],

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from cheaplip import runs
-from cheaplip.attacks import PGD, Threat, registry
+from cheaplip.attacks import PGD, Patch, Threat, registry
 from cheaplip.cli import main
+from cheaplip.data import load as load_data
 from cheaplip.evaluation.attacking import Outcome
 from cheaplip.modes import Model
 from cheaplip.report import write_report
+from cheaplip.runs import attacking
 from cheaplip.runs.robustness import steps
 from cheaplip.runs.samples import FILE, Store
 from cheaplip.settings import LipschitzSettings, TrainSettings
@@ -113,6 +115,35 @@ def test_a_stopped_evaluation_goes_on_batch_by_batch(tmp_path: Path) -> None:
     # A batch that is put anew takes those behind it away.
     later.put("counted", attack, 0, outcomes[0])
     assert later.get("counted", attack, 1, 4) is None
+
+
+def test_a_patch_of_another_picture_is_another_attack(tmp_path: Path) -> None:
+    first, second = Patch(torch.zeros(1, 4, 4), target=0), Patch(torch.ones(1, 4, 4), target=0)
+    assert repr(first) == repr(second)
+    store = Store(tmp_path, "seed 0")
+    store.put("patch", first, 0, Outcome(torch.ones(3, dtype=torch.bool), None, None, 0.1))
+    assert store.get("patch", first, 0, 3) is not None
+    assert store.get("patch", second, 0, 3) is None
+
+
+def test_other_test_images_or_library_are_attacked_anew(
+    run: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.evaluate_run(run, ["counted"], limit=20, progress=False)
+    real = load_data
+
+    def brighter(*args: Any, **kwargs: Any) -> Any:
+        data = real(*args, **kwargs)
+        return replace(data, test=replace(data.test, x=data.test.x * 0.9))
+
+    monkeypatch.setattr(attacking, "load_data", brighter)
+    counted.clear()
+    runs.evaluate_run(run, ["counted"], limit=20, progress=False)
+    assert counted
+    counted.clear()
+    monkeypatch.setattr(attacking, "version", lambda name: "another")
+    runs.evaluate_run(run, ["counted"], limit=20, progress=False)
+    assert counted
 
 
 def test_samples_agree_with_the_results(run: Path) -> None:

@@ -68,13 +68,8 @@ def train_patch(
         torch.Size([1, 5, 5])
     """
     _check(x, steps, batch_size, rate)
-    if side is None:
-        pixels = area_range(area)[1] * x.shape[2] * x.shape[3]
-        side = max(2, math.ceil(2 * math.sqrt(pixels / math.pi) if shape == "round" else math.sqrt(pixels)))
-    whole_number(side, "side", 2)
     low, top = box_tensors(boxed(box), x)
-    middle = ((low + top) / 2).broadcast_to(1, *x.shape[1:])[0, :, :1, :1]
-    picture = middle.expand(-1, side, side).clone()
+    picture = _grey(x, low, top, _side(x, area, shape) if side is None else side)
     # Checked before anything is trained.
     untrained = Patch(picture, target, shape=shape, area=area, rotation=rotation, box=box, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -96,6 +91,19 @@ def train_patch(
             if progress is not None:
                 progress(1)
     return replace(untrained, picture=picture.detach())
+
+
+def _side(x: Tensor, area: float | AreaRange, shape: str) -> int:
+    """Return how many pixels wide the largest patch lies on an image."""
+    pixels = area_range(area)[1] * x.shape[2] * x.shape[3]
+    return max(2, math.ceil(2 * math.sqrt(pixels / math.pi) if shape == "round" else math.sqrt(pixels)))
+
+
+def _grey(x: Tensor, low: Tensor, top: Tensor, side: int) -> Tensor:
+    """Return a picture in the middle of the box."""
+    whole_number(side, "side", 2)
+    middle = ((low + top) / 2).broadcast_to(1, *x.shape[1:])[0, :, :1, :1]
+    return middle.expand(-1, side, side).clone()
 
 
 def easiest_target(model: Model, x: Tensor, y: Tensor, *, steps: int = TRIAL, seed: int = 0, **arguments: Any) -> int:

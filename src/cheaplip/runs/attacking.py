@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from cheaplip.runs.folder import WEIGHTS, digest, load, read_config, read_result
 from cheaplip.runs.parts import device_of, shows
 from cheaplip.runs.patching import patch_of
 from cheaplip.runs.robustness import draw_attacked, draw_curves
-from cheaplip.runs.samples import Store
+from cheaplip.runs.samples import Store, tensor_digest
 
 # Among the names of attacks: what is proven, what is trained first, and what is always there.
 CERTIFIED, PATCH, CLEAN = "certified", "patch", "clean"
+# Whose attacks change with their versions.
+LIBRARIES = ("pyautoattack", "foolbox")
 # Radii by norm.
 USUAL = {2.0: 2.0, math.inf: 0.1, 1.0: 12.0}
 
@@ -81,8 +85,7 @@ def evaluate_run(
     shown = shows(progress)
     chosen = _chosen(model, data, folder, attacks, eps, seed, shown)
     begun = time.perf_counter()
-    about = f"seed {seed}; data {settings.data}; weights {digest(folder / WEIGHTS)}; cheaplip {versions()['cheaplip']}"
-    store = Store(folder, about)
+    store = Store(folder, _depends(folder, data, seed))
     found = evaluate(
         model,
         data.test,
@@ -116,6 +119,13 @@ def _chosen(
     if PATCH in names:
         chosen[PATCH] = patch_of(model, data, folder, seed=seed, progress=progress)
     return chosen
+
+
+def _depends(folder: Path, data: Data, seed: int) -> str:
+    """Return in words what every outcome depends on, beside the attack."""
+    about = [f"seed {seed}", f"data {data.name} {tensor_digest(data.test.x, data.test.y)}"]
+    about += [f"weights {digest(folder / WEIGHTS)}", f"cheaplip {versions()['cheaplip']}"]
+    return "; ".join(about + [f"{name} {version(name)}" for name in LIBRARIES if find_spec(name)])
 
 
 def _joined(result: dict[str, Any], found: Results, seconds: float) -> dict[str, Any]:

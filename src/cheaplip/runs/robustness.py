@@ -22,6 +22,8 @@ CURVES, ATTACKED = "robustness.png", "attacked.png"
 NORMS = {"1": "₁", "2": "₂", "inf": "∞"}
 # So many images are shown, one of each class first, under so many attacks.
 IMAGES, ATTACKS = 8, 7
+# Height of a row of images: the image, and the words below it.
+HEIGHT = 1.3
 # An attack that would take longer to show, in seconds, is left out.
 PATIENCE = 20.0
 
@@ -136,10 +138,13 @@ def draw_attacked(
             torch.manual_seed(seed)
             rows[name] = attack(model, x.clone(), y.clone()).detach()
     with styled():
-        figure = Figure(figsize=(0.95 * len(x) + 1.6, 1.15 * len(rows)), layout="constrained")
-        grid = figure.subplots(len(rows), len(x), squeeze=False)
-        for axes, (name, points) in zip(grid, rows.items(), strict=True):
-            _row(axes, name, points, x, model, data)
+        # One pair of axes for all: 64 of them would take seconds.
+        figure = Figure(figsize=(0.95 * len(x) + 1.6, 1.15 * len(rows) + 0.3), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, points) in enumerate(rows.items()):
+            _row(axes, -HEIGHT * number, name, points, x, model, data)
+        axes.set(xlim=(-1.5, len(x)), ylim=(1 - HEIGHT * len(rows), 1.05), aspect="equal")
+        axes.axis("off")
         figure.suptitle("Below each image: the class that the network says, and ‖δ‖₂ of the change", fontsize=9)
         return save(figure, folder / ATTACKED)
 
@@ -154,18 +159,16 @@ def _of_all_classes(model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
     return x[chosen[:IMAGES]], y[chosen[:IMAGES]]
 
 
-def _row(grid: Sequence[Any], name: str, points: Tensor, x: Tensor, model: nn.Module, data: Data) -> None:
+def _row(axes: Any, bottom: float, name: str, points: Tensor, x: Tensor, model: nn.Module, data: Data) -> None:
     low, high = (0.0, 1.0) if data.box is None else (float(np.min(data.box[0])), float(np.max(data.box[1])))
     with torch.no_grad():
         before, after = (model(batch).argmax(1).tolist() for batch in (x, points))
-    for k, axes in enumerate(grid):
-        shown = ((points[k].cpu().double() - low) / (high - low)).clamp(0, 1).permute(1, 2, 0).numpy()
-        axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_xticks([])
-        axes.set_yticks([])
+    axes.text(-0.15, bottom + 0.5, name, fontsize=8, ha="right", va="center")
+    for k, point in enumerate(points):
+        shown = ((point.cpu().double() - low) / (high - low)).clamp(0, 1).permute(1, 2, 0).numpy()
+        place = (k + 0.02, k + 0.98, bottom, bottom + 0.96)
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=place)
         fooled = before[k] != after[k]
-        size = float((points[k] - x[k]).norm())
+        size = float((point - x[k]).norm())
         says = f"{after[k]}" if name == "clean" else f"{after[k]}, {size:.1f}"
-        axes.set_xlabel(says, fontsize=8, color=ORANGE if fooled else BLACK, labelpad=1)
-        if k == 0:
-            axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+        axes.text(k + 0.5, bottom - 0.03, says, fontsize=8, ha="center", va="top", color=ORANGE if fooled else BLACK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -134,13 +135,27 @@ class Store:
             np.savez(stream, allow_pickle=False, about=np.array(about), **arrays)
 
     def _about(self, attack: AnyAttack) -> str:
-        return f"{attack!r}; {self.about}"
+        held = [value for value in getattr(attack, "__dict__", {}).values() if isinstance(value, Tensor)]
+        return f"{attack!r}; {f'tensors {tensor_digest(*held)}; ' if held else ''}{self.about}"
 
 
 def _name(key: str, attack: AnyAttack) -> str:
     eps = threat_of(attack).eps
     name = key.partition("@")[0]
     return name if eps is None else f"{name}@{shortest(eps)}"
+
+
+def tensor_digest(*tensors: Tensor) -> str:
+    """Return a SHA-256 of the values of tensors.
+
+    Example:
+        >>> tensor_digest(torch.zeros(2))[:8], tensor_digest(torch.ones(2))[:8]
+        ('af5570f5', '80b8fd6d')
+    """
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+    return found.hexdigest()
 
 
 def shortest(eps: float) -> str:
