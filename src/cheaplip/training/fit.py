@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,25 +13,21 @@ from torch import Tensor, nn
 from cheaplip.control import Discrepancy
 from cheaplip.training.checkpoint import Checkpoint, random_state, set_random_state
 from cheaplip.training.checks import (
-    check_batch,
     check_calls,
     check_model,
     check_optimizer,
     check_penalties,
     check_plan,
     check_surroundings,
-    checked_score,
 )
 from cheaplip.training.history import History
-from cheaplip.training.progress import Progress
+from cheaplip.training.loop import train
+from cheaplip.training.measures import Measures
 from cheaplip.training.state import states_of_loader, states_of_penalties
 from cheaplip.training.step import Step
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-# An epoch competes for the best weights if its training accuracy is this close to the target.
-NEAR_TARGET = 0.01
 
 
 def fit(
@@ -127,113 +121,16 @@ def fit(
         kept.begin(resume)
         step = Step(model, optimizer, loss, penalties, controls, adversary, fabric)
         step.plan(scheduler, scheduler_per, control_per)
-        _train(step, loader, epochs, kept, measure, progress)
+        train(step, loader, epochs, kept, measure, progress)
         kept.best.give_back(model)
     kept.history.kept = kept.best.epoch or len(kept.history)
     return kept.history
-
-
-@final
-@dataclass(frozen=True)
-class Measures:
-    """What is measured after an epoch, and decides which epoch is kept."""
-
-    model: nn.Module
-    select: Callable[[nn.Module], float] | None
-    accuracy: Callable[[nn.Module], float] | None
-    lower: Callable[[nn.Module], float] | None
-    lower_every: int
-    epochs: int
-    controls: list[Discrepancy]
-
-    def due(self, epoch: int) -> bool:
-        """Tell whether anything is measured after an epoch, counted from 1."""
-        return self.select is not None or self._lower_due(epoch)
-
-    def _lower_due(self, epoch: int) -> bool:
-        return self.lower is not None and (epoch % self.lower_every == 0 or epoch == self.epochs)
-
-    def __call__(self, kept: Checkpoint) -> None:
-        """Measure the model of the last row."""
-        row = kept.history.rows[-1]
-        epoch = len(kept.history)
-        found: dict[str, float] = {}
-        if self.lower is not None and self._lower_due(epoch):
-            found["lower"] = float(self.lower(self.model))
-        if self.select is not None:
-            found["score"] = checked_score(self.select(self.model), epoch)
-            if self.accuracy is not None:
-                found["train_accuracy"] = checked_score(self.accuracy(self.model), epoch, "accuracy")
-            near = _near_target(found.get("train_accuracy", row.get("accuracy", 0.0)), self.controls)
-            kept.best.offer(self.model, found["score"], epoch, near)
-        row.update(found)
-        kept.measured = True
-
-
-def _train(
-    step: Step, loader: Iterable[Any], epochs: int, kept: Checkpoint, measure: Measures, progress: bool | None
-) -> None:
-    """Train, measure and save epoch by epoch; an epoch is saved before it is measured, lest an error lose it."""
-    history, length = kept.history, _length(loader)
-
-    def finish() -> None:
-        step.plain.eval()
-        measure(kept)
-        kept.save()
-
-    with Progress(epochs * length, len(history) * length, progress) as bar:
-        if not kept.measured:
-            finish()
-        for epoch in range(len(history), epochs):
-            history.rows.append(_run_epoch(step, loader, epoch, history, bar))
-            kept.measured = not measure.due(epoch + 1)
-            kept.save()
-            if not kept.measured:
-                finish()
-
-
-def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, bar: Progress) -> dict[str, float]:
-    begun, steps = time.perf_counter(), int(history.rows[-1]["steps"]) if history.rows else 0
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(epoch)
-    step.plain.train()
-    step.start_epoch()
-    done = steps
-    for batch in loader:
-        if done == steps:
-            check_batch(batch)
-        x, y = batch
-        step(x, y)
-        done += 1
-        if bar.due():
-            bar.show(done, {"epoch": epoch + 1, **step.figures(), **step.weights()})
-    if done == steps:
-        raise ValueError("the loader gave no minibatch: check the data and drop_last")
-    row = {"epoch": epoch + 1, "steps": done, **step.figures(), **step.weights()}
-    if not row["loss"] < float("inf"):
-        raise ValueError(f"the training loss is {row['loss']} in epoch {epoch + 1}: lower the learning rate or λ")
-    row |= {"rate": float(step.optimizer.param_groups[0]["lr"]), "seconds": time.perf_counter() - begun}
-    bar.show(done, row)
-    step.end_epoch()
-    return row
-
-
-def _near_target(accuracy: float, controls: list[Discrepancy]) -> bool:
-    targets = [control.target for control in controls if control.measure == "accuracy"]
-    return all(abs(accuracy - target) <= NEAR_TARGET for target in targets)
 
 
 def _listed(one_or_more: Any) -> list[Any]:
     if one_or_more is None:
         return []
     return list(one_or_more) if isinstance(one_or_more, (list, tuple)) else [one_or_more]
-
-
-def _length(loader: Any) -> int:
-    try:
-        return len(loader)
-    except TypeError:
-        return 0
 
 
 @contextmanager
