@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import cheaplip as cl
 from cheaplip.data import BatchLoader, Data
 from cheaplip.models import build
+from cheaplip.training.ranks import Ranks, default_fabric
 from cheaplip.training.step import Step
 
 NETWORK = "mlp:784-200-80-10:relu"
@@ -137,7 +138,7 @@ def step_of(method: Method, x: Tensor, batches: list[tuple[Tensor, Tensor]]) -> 
         [] if penalty is None else [penalty],
         [] if control is None else [control],
         arguments.get("adversary"),
-        None,
+        Ranks(default_fabric(net)),
     )
     turn = 0
 

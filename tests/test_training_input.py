@@ -240,10 +240,15 @@ def test_plateau_scheduler_is_given_the_loss_of_the_epoch() -> None:
         run.fit(scheduler=plateau, scheduler_per="batch")
 
 
-def test_several_processes_are_refused() -> None:
-    several = SimpleNamespace(setup=F, to_device=F, backward=F, world_size=2)
-    with pytest.raises(ValueError, match=r"fit trains in one process.*got a fabric of 2"):
+def test_several_processes_must_be_launched() -> None:
+    several = SimpleNamespace(setup=F, to_device=F, backward=F, world_size=2, global_rank=0)
+    with pytest.raises(ValueError, match=r"a fabric of 2 processes must be launched first"):
         Run().fit(fabric=several)
+
+
+def test_gradient_of_several_processes_is_known() -> None:
+    with pytest.raises(ValueError, match='gradient must be "max" or "mean"; got \'median\''):
+        Run().fit(gradient="median")
 
 
 def test_progress_bar_calls_the_figures_by_their_names_in_prose() -> None:

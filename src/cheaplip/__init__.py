@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         TradesPenalty,
         UpperBoundPenalty,
         WeightPenalty,
+        agree,
+        spread,
     )
     from cheaplip.runs import load
     from cheaplip.training import History, fit
@@ -35,11 +37,13 @@ __all__ = [
     "TradesPenalty",
     "UpperBoundPenalty",
     "WeightPenalty",
+    "agree",
     "attacks",
     "evaluate",
     "fit",
     "lipschitz",
     "load",
+    "spread",
 ]
 
 # Loaded on first use (PEP 562): a command's help need not wait for torch, and the upper floors need more than torch.
@@ -54,9 +58,11 @@ _LATER = {
     "TradesPenalty": "cheaplip.penalties",
     "UpperBoundPenalty": "cheaplip.penalties",
     "WeightPenalty": "cheaplip.penalties",
+    "agree": "cheaplip.penalties",
     "evaluate": "cheaplip.evaluation",
     "fit": "cheaplip.training",
     "load": "cheaplip.runs",
+    "spread": "cheaplip.penalties",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import final
 
 import numpy as np
@@ -62,6 +63,36 @@ class BatchLoader:
         self._x, self._y = x, y
         self._shuffle, self._seed, self._drop_last = shuffle, seed, drop_last
         self._epoch = 0
+        self._rank, self._ranks = 0, 1
+
+    def share(self, rank: int, count: int) -> BatchLoader:
+        """Return a loader of one process's share of each minibatch.
+
+        Together the shares of all processes are the minibatches of this loader. A last one with fewer samples than
+        processes is left out.
+
+        Args:
+            rank: the number of the process, from 0.
+            count: how many processes there are.
+
+        Raises:
+            ValueError: if a minibatch has no sample for each process, or the loader is a share already.
+
+        Example:
+            >>> whole = BatchLoader(torch.arange(6)[:, None], torch.arange(6), batch_size=4, shuffle=False)
+            >>> [y.tolist() for x, y in whole.share(0, 2)], [y.tolist() for x, y in whole.share(1, 2)]
+            ([[0, 2], [4]], [[1, 3], [5]])
+        """
+        if self._ranks > 1:
+            raise ValueError(f"the loader is one process's share already, of {self._ranks}: share the whole one")
+        if min(self.batch_size, self.dataset_size) < count:
+            raise ValueError(
+                f"each of {count} processes needs a sample of every minibatch; got batch_size={self.batch_size}, "
+                f"{self.dataset_size} samples"
+            )
+        part = copy(self)
+        part._rank, part._ranks = rank, count
+        return part
 
     @property
     def dataset_size(self) -> int:
@@ -70,7 +101,7 @@ class BatchLoader:
 
     def __len__(self) -> int:
         whole, rest = divmod(self.dataset_size, self.batch_size)
-        return whole + (rest > 0 and not self._drop_last)
+        return whole + (rest >= self._ranks and not self._drop_last)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration gives.
@@ -118,7 +149,7 @@ class BatchLoader:
 
     def _batches(self, order: Tensor, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for k in range(start, len(self)):
-            chosen = order[k * self.batch_size : (k + 1) * self.batch_size]
+            chosen = order[k * self.batch_size : (k + 1) * self.batch_size][self._rank :: self._ranks]
             yield self._x.index_select(0, chosen), self._y.index_select(0, self._to(chosen, self._y))
 
     def _order(self, epoch: int) -> Tensor:

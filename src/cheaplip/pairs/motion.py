@@ -100,6 +100,7 @@ class Pairs(nn.Module):
         self.p_in, self.p_out = check_norm(p_in, "p_in"), check_norm(p_out, "p_out")
         if renew is not None and (not isinstance(renew, int) or renew < 1):
             raise ValueError(f"renew must be a lifetime of at least 1 move, or None; got {renew!r}")
+        self.shares = 1  # among how many processes the pairs were spread
         points = torch.cat([u, v]).detach()
         scale = scale_of(points)
         self.search, self.renew, self.count, self.moves = check_search(search, self.p_in), renew, len(u), 0
@@ -131,6 +132,14 @@ class Pairs(nn.Module):
     def min_distance(self) -> float:
         """The smallest distance of a pair, in input units."""
         return self.room.smallest
+
+    def keep(self, first: int, step: int) -> None:
+        """Keep every ``step``-th pair from the ``first`` on, with draws of its own for each ``first``."""
+        u, v = self.u[first::step], self.v[first::step]
+        self.count, self.shares = len(u), self.shares * step
+        self.points, self.step = torch.cat([u, v]), self.step[first::step].clone()
+        self.previous = self.previous[first::step].clone()
+        self.start.keep(first, step)
 
     def distances(self) -> Tensor:
         """Return ‖u - v‖, shape ``(P,)``; inf where a pair is too close for its quotient to be trusted."""

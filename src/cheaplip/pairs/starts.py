@@ -17,6 +17,9 @@ NOISE = 0.5
 # Renewal takes a few pairs at almost every step: they are drawn in larger lots, within a few megabytes.
 MOST_AT_ONCE, FLOATS_AT_ONCE = 64, 2**18
 
+# From the seed of one process to that of the next: beyond all seeds that people give.
+STRIDE = 1_000_003
+
 
 def check_points(x: Tensor, name: str) -> None:
     """Raise unless ``x`` is a non-empty batch of finite floating samples."""
@@ -132,6 +135,12 @@ class Start(nn.Module):
         u, partners = self.pool[at], self.partners[at]
         noise = self._random(torch.randn, len(u), self._generator(self.draws))
         return u, partners + noise * (self.radius / math.sqrt(max(1, noise[0].numel())))
+
+    def keep(self, first: int, step: int) -> None:
+        """Keep the starts of every ``step``-th pair from the ``first`` on, and draw as no other ``first`` does."""
+        if self.partners is not None:
+            self.pool, self.partners = self.pool[first::step].clone(), self.partners[first::step].clone()
+        self.seed, self._stock = self.seed + first * STRIDE, None
 
     def _draw(self, count: int, number: int) -> tuple[Tensor, Tensor]:
         generator = self._generator(number)

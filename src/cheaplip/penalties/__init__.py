@@ -11,6 +11,7 @@ from cheaplip.penalties.certified import MarginLoss, UpperBoundPenalty
 from cheaplip.penalties.jacobian import JacobianPenalty
 from cheaplip.penalties.layers import LayerProductPenalty
 from cheaplip.penalties.lipschitz import LipschitzPenalty
+from cheaplip.penalties.ranks import agree, spread
 from cheaplip.penalties.trades import TradesPenalty
 from cheaplip.penalties.weight import WeightPenalty
 
@@ -23,4 +24,6 @@ __all__ = [
     "TradesPenalty",
     "UpperBoundPenalty",
     "WeightPenalty",
+    "agree",
+    "spread",
 ]

@@ -87,8 +87,7 @@ class LipschitzPenalty(nn.Module):
         step: float | None = None,
     ) -> None:
         super().__init__()
-        self.reduce = check_reduce(reduce)
-        self.power = check_power(power)
+        self.reduce, self.power = check_reduce(reduce), check_power(power)
         self.steps, self.every = whole_number(steps, "steps"), whole_number(every, "every")
         if cap is not None and not (isinstance(cap, (int, float)) and cap > 0):
             raise ValueError(f"cap must be above 0, or None for no cap; got {cap!r}")
@@ -97,7 +96,7 @@ class LipschitzPenalty(nn.Module):
                            min_distance=min_distance, step=step)  # fmt: skip
         self.register_buffer("weight", u.new_tensor(check_weight(weight)))
         self.register_buffer("value", u.new_zeros(()))
-        self.calls = 0
+        self.calls, self.reduced = 0, self.value
         if self.every > 1:
             # What serves at the calls at which nothing moves: the points as they were measured last.
             count = 1 if self.reduce.name == "max" else len(u)
@@ -182,8 +181,7 @@ class LipschitzPenalty(nn.Module):
         x, measured = attacked(adversary, inner, used, x, y, self.pairs if riding else None)
         check_fits(x, self.pairs.points)
         if apart:
-            logits = model(x)
-            return logits, self(model, modules=used)
+            return model(x), self(model, modules=used)
         points, distance = self._take(inner, x, measured)
         output = apply(model, points)
         logits, output_u, output_v = torch.split(output, [len(x), len(distance), len(distance)])
@@ -232,6 +230,7 @@ class LipschitzPenalty(nn.Module):
     def _weigh(self, output_u: Tensor, output_v: Tensor, distance: Tensor) -> Tensor:
         """Reduce the quotients of the taken points, with their gradient, and multiply by λ."""
         value = self.reduce(quotient(output_u, output_v, distance, self.pairs.p_out), distance)
+        self.reduced = value.detach()
         if self.cap is not None:
             value = value * (self.cap / value.detach().clamp_min(self.cap))
         return self.weight * (value if self.power == 1 else value.square())
@@ -239,6 +238,7 @@ class LipschitzPenalty(nn.Module):
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> LipschitzPenalty:
         super()._apply(function, recurse)  # type: ignore[no-untyped-call]
         self.weight, self.value = widen(self.weight), widen(self.value)
+        self.reduced = self.value
         return self
 
     def get_extra_state(self) -> Tensor:

@@ -90,11 +90,6 @@ def check_surroundings(seed: Any, checkpoint: Any, resume: Any, fabric: Any, pro
         return
     if not all(hasattr(fabric, name) for name in ("setup", "to_device", "backward", "world_size")):
         raise TypeError(f"fabric must be a lightning_fabric.Fabric, or None; got {_named(fabric)}")
-    if fabric.world_size > 1:
-        raise ValueError(
-            f"fit trains in one process, as λ would differ between several; got a fabric of {fabric.world_size}: "
-            "use Fabric(devices=1)"
-        )
 
 
 def check_batch(batch: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.control import Discrepancy
+from cheaplip.pairs.starts import STRIDE
 from cheaplip.training.checkpoint import Checkpoint, random_state, set_random_state
 from cheaplip.training.checks import (
     check_calls,
@@ -23,6 +24,7 @@ from cheaplip.training.checks import (
 from cheaplip.training.history import History
 from cheaplip.training.loop import train
 from cheaplip.training.measures import Measures
+from cheaplip.training.ranks import Ranks, default_fabric
 from cheaplip.training.state import states_of_loader, states_of_penalties
 from cheaplip.training.step import Step
 
@@ -51,6 +53,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     fabric: Fabric | None = None,
+    gradient: str = "max",
     progress: bool | None = None,
 ) -> History:
     """Train a model; the same as the loop with ``penalty.joint`` written out by hand, bit for bit.
@@ -81,7 +84,11 @@ def fit(
         checkpoint: a folder for the checkpoint and the history (``metrics.csv``), written after each epoch; None writes
             nothing.
         resume: go on from the checkpoint in that folder; without one there, begin.
-        fabric: a Lightning Fabric of your own (device, precision), in one process; by default the model's device alone.
+        fabric: a Lightning Fabric of your own (devices, nodes, precision), launched; by default the model's device
+            alone. With several processes each calls ``fit`` with the same arguments: the pairs are spread over them, a
+            DataLoader gets a DistributedSampler, and all have the same λ.
+        gradient: how several processes make one penalty of their pairs, ``"max"`` or ``"mean"``: see
+            :func:`cheaplip.agree`.
         progress: show a bar; by default if standard error is a terminal.
 
     Returns:
@@ -110,21 +117,29 @@ def fit(
     check_penalties(penalties, controls, loss)
     check_calls(loss, adversary=adversary, select=select, accuracy=accuracy, lower=lower)
     check_surroundings(seed, checkpoint, resume, fabric, progress)
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
-    driving = {f"control_{k}": c for k, c in enumerate(controls)}
-    stateful = isinstance(loss, nn.Module) and bool(loss.state_dict())  # such as MarginLoss
-    parts |= states_of_penalties([*penalties, loss] if stateful else penalties) | driving
-    configured = {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving
-    kept = Checkpoint(None if checkpoint is None else Path(checkpoint), parts, configured)
+    ranks = Ranks(default_fabric(model) if fabric is None else fabric, gradient)
+    loader = ranks.share(loader, penalties)
+    folder = None if checkpoint is None else Path(checkpoint)
+    states = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
+    kept = _checkpoint(folder, states, loss, penalties, controls)
     measure = Measures(model, select, accuracy, lower, lower_every, epochs, controls)
-    with _seeded(seed):
+    with _seeded(seed + ranks.rank * STRIDE):
         kept.begin(resume)
-        step = Step(model, optimizer, loss, penalties, controls, adversary, fabric)
+        step = Step(model, optimizer, loss, penalties, controls, adversary, ranks)
         step.plan(scheduler, scheduler_per, control_per)
         train(step, loader, epochs, kept, measure, progress)
         kept.best.give_back(model)
     kept.history.kept = kept.best.epoch or len(kept.history)
     return kept.history
+
+
+def _checkpoint(
+    folder: Path | None, parts: dict[str, Any], loss: Any, penalties: list[Any], controls: list[Discrepancy]
+) -> Checkpoint:
+    driving = {f"control_{k}": c for k, c in enumerate(controls)}
+    stateful = isinstance(loss, nn.Module) and bool(loss.state_dict())  # such as MarginLoss
+    parts = parts | states_of_penalties([*penalties, loss] if stateful else penalties) | driving
+    return Checkpoint(folder, parts, {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving)
 
 
 def _listed(one_or_more: Any) -> list[Any]:

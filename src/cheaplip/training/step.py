@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cheaplip.control import Discrepancy
 from cheaplip.modes import frozen, modules_of
+from cheaplip.penalties.ranks import Figures
 from cheaplip.training.checks import check_loss
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from cheaplip.training.ranks import Ranks
 
 
 @final
@@ -30,9 +29,9 @@ class Step:
         penalties: list[Any],
         controls: list[Discrepancy],
         adversary: Callable[[nn.Module, Tensor, Tensor], Tensor] | None,
-        fabric: Fabric | None,
+        ranks: Ranks,
     ) -> None:
-        self.fabric = default_fabric(model) if fabric is None else fabric
+        self.ranks, self.fabric = ranks, ranks.fabric
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.plain, self.loss, self.penalties, self.controls = model, loss, penalties, controls
         self.adversary = adversary
@@ -45,6 +44,7 @@ class Step:
         joint: Any = getattr(self.joint, "joint", None)
         attack = hasattr(adversary, "threat") and joint is not None
         self.riding = attack and "adversary" in inspect.signature(joint).parameters
+        self.others = [p for p in penalties if p is not self.joint]
         self.start_epoch()
 
     def plan(self, scheduler: Any, scheduler_per: str, control_per: str) -> None:
@@ -64,8 +64,8 @@ class Step:
         """Set the sums to zero."""
         self.total: Tensor | float = 0.0
         self.correct: Tensor | float = 0.0
-        self.seen = 0
-        self.classifies = True
+        self.seen: Tensor | float = 0
+        self.begun, self.classifies = False, True
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Make one step on a minibatch."""
@@ -73,36 +73,52 @@ class Step:
         if self.adversary is not None and not self.riding:
             with frozen(modules_of(self.plain)):
                 x = self.adversary(self.plain, x, y)
-        if self.joint is None:
-            output, terms = self.model(x), []
-        else:
-            attack = {"y": y, "adversary": self.adversary} if self.riding else {}
-            output, term = self.joint.joint(self.model, x, **attack)
-            terms = [term]
-        others = (p for p in self.penalties if p is not self.joint)
-        terms += [p(self.model, x) if needs_batch(p) else p(self.model) for p in others]
+        output, terms = self._forward(x, y)
         data_loss = self.loss(output, y)
-        if not self.seen:
+        if not self.begun:
+            self.begun = True
             check_loss(data_loss)
             self._check_labels(output, y)
+        right = (output.detach().argmax(1) == y).sum() if self.classifies else 0.0
+        figures = Figures(right, len(y), data_loss.detach() * len(y))
+        mean: Tensor | float = data_loss.detach()
+        if self.ranks.count > 1:
+            own = len(y)
+            terms, figures = self.ranks.agree([*self._first(), *self.others], terms, figures)
+            # Gradients are averaged over processes, whose minibatches may differ in size.
+            data_loss = data_loss * (self.ranks.count * own / figures.samples)
+            mean = figures.loss / figures.samples
         objective = data_loss
         for term in terms:
             objective = objective + term
         self.optimizer.zero_grad()
         self.fabric.backward(objective)
         self.optimizer.step()
-        self._count(output.detach(), y, data_loss.detach())
+        self._count(figures, mean)
 
-    def _count(self, output: Tensor, y: Tensor, data_loss: Tensor) -> None:
-        self.seen += len(y)
-        self.total = self.total + data_loss * len(y)
+    def _first(self) -> list[Any]:
+        return [] if self.joint is None else [self.joint]
+
+    def _forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the outputs on the minibatch, and the terms of all penalties: that of ``joint`` first."""
+        if self.joint is None:
+            output, terms = self.model(x), []
+        else:
+            attack = {"y": y, "adversary": self.adversary} if self.riding else {}
+            output, term = self.joint.joint(self.model, x, **attack)
+            terms = [term]
+        terms += [p(self.model, x) if needs_batch(p) else p(self.model) for p in self.others]
+        return output, terms
+
+    def _count(self, figures: Figures, mean: Tensor | float) -> None:
+        self.seen = self.seen + figures.samples
+        self.total = self.total + figures.loss
         accuracy: Tensor | float = 0.0
         if self.classifies:
-            right = (output.argmax(1) == y).sum()
-            self.correct = self.correct + right
-            accuracy = right / len(y)
+            self.correct = self.correct + figures.correct
+            accuracy = figures.correct / figures.samples
         if self.control_per == "batch":
-            self.feed_controls(accuracy, data_loss)
+            self.feed_controls(accuracy, mean)
         if self.scheduler is not None and self.scheduler_per == "batch":
             self.scheduler.step()
 
@@ -129,8 +145,9 @@ class Step:
 
     def figures(self) -> dict[str, float]:
         """Return the mean loss and, for class labels, the accuracy of the epoch so far."""
-        loss = float(self.total) / max(1, self.seen)
-        return {"loss": loss} | ({"accuracy": float(self.correct) / max(1, self.seen)} if self.classifies else {})
+        seen = max(1.0, float(self.seen))
+        found = {"loss": float(self.total) / seen}
+        return found | ({"accuracy": float(self.correct) / seen} if self.classifies else {})
 
 
 def needs_batch(penalty: Any) -> bool:
@@ -148,14 +165,3 @@ def penalty_figures(penalties: list[Any]) -> dict[str, float]:
         if hasattr(penalty, "weight"):
             figures[f"weight{suffix}"] = float(penalty.weight)
     return figures
-
-
-def default_fabric(model: nn.Module) -> Fabric:
-    """Return a Fabric on the device that the model is on."""
-    try:
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise ImportError('fit needs Lightning Fabric: pip install "cheaplip[cli]"') from error
-    device = next(iter(model.parameters())).device
-    devices = [device.index or 0] if device.type == "cuda" else 1
-    return Fabric(accelerator=device.type, devices=devices)

@@ -1,0 +1,144 @@
+"""Data-parallel training: several processes do what one does, gradient for gradient, and agree on λ."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks_worker as worker
+import torch
+from torch import Tensor, nn
+
+import cheaplip as cl
+from cheaplip.data import BatchLoader
+from cheaplip.penalties.ranks import processes
+from cheaplip.training.ranks import default_fabric
+
+CLOSE = 1e-12  # in float64: rounding, and nothing else
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found, on this machine, by gloo."""
+    out = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    here = Path(worker.__file__)
+    done = subprocess.run(
+        [*command, str(here), str(out)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(out / f"2-{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    return worker.by_hand(0, 1)
+
+
+def distance(first: Any, second: Any) -> float:
+    """The largest difference between two structures of numbers."""
+    if isinstance(first, Tensor):
+        return float((first - second).abs().max())
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        return max(distance(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return max((distance(a, b) for a, b in zip(first, second, strict=True)), default=0.0)
+    return float(abs(first - second))
+
+
+@pytest.mark.parametrize("case", list(worker.CASES))
+@pytest.mark.parametrize("kind", ["plain", "apart", "frozen norm"])
+def test_two_halves_are_the_whole_gradient_for_gradient(
+    found: list[dict[str, Any]], alone: dict[str, Any], case: str, kind: str
+) -> None:
+    name = f"{case}, {kind}"
+    first, second = (process["by hand"][name] for process in found)
+    assert distance(first, second) == 0
+    assert distance(first, alone[name]) < CLOSE
+    assert float(alone[name]["gradients"][-1][0].abs().max()) > 1e-4
+
+
+def test_fit_on_two_processes_is_fit_on_one(found: list[dict[str, Any]]) -> None:
+    one = worker.fitted(default_fabric(nn.Linear(1, 1)))
+    first, second = (process["fit"] for process in found)
+    for key in ("weights", "weight", "rows", "kept"):
+        assert distance(first[key], second[key]) == 0
+        assert distance(first[key], one[key]) < CLOSE
+    union = torch.stack([first["points"], second["points"]], 1).flatten(0, 1)
+    assert distance(union, one["points"]) < CLOSE
+
+
+def test_the_first_of_two_equal_quotients_leads(found: list[dict[str, Any]]) -> None:
+    assert [process["tie"] for process in found] == [[2.0], [0.0]]
+
+
+def test_mean_of_gradients_is_another_penalty_and_all_agree_on_it(found: list[dict[str, Any]]) -> None:
+    first, second = (process["mean of gradients"] for process in found)
+    assert distance(first["rows"], second["rows"]) == 0
+    assert distance(first["weights"], second["weights"]) == 0
+    assert distance(first["weights"], found[0]["fit"]["weights"]) > 1e-6
+
+
+def test_a_torch_loader_is_divided(found: list[dict[str, Any]]) -> None:
+    samples, own = 4 * worker.BATCH, worker.BATCH // 2
+    assert [row["steps"] for row in found[0]["loader"]] == [epoch * samples // 2 // own for epoch in (1, 2, 3)]
+    assert distance(found[0]["loader"], found[1]["loader"]) == 0
+
+
+def test_alone_nothing_changes() -> None:
+    penalty = worker.penalty_for()
+    before = penalty.pairs.points.clone()
+    cl.spread(penalty)
+    assert processes() == (0, 1)
+    assert torch.equal(penalty.pairs.points, before)
+    output = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    term, accuracy = cl.agree(penalty, torch.tensor(2.0), output, torch.tensor([0, 1]))
+    assert (float(term), float(accuracy)) == (2.0, 0.5)
+
+
+def test_each_share_draws_its_own() -> None:
+    shares = [cl.LipschitzPenalty.from_data(torch.rand(40, 3), weight=1.0, pairs=8) for _ in range(2)]
+    for rank, penalty in enumerate(shares):
+        cl.spread(penalty, rank, 2)
+    drawn = [penalty.pairs.start.renew([0, 1])[0] for penalty in shares]
+    assert not torch.equal(*drawn)
+
+
+def test_pairs_that_cannot_be_divided_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 8 pairs for 3 processes: take 6 or 9"):
+        cl.spread(worker.penalty_for(), 0, 3)
+    penalty = worker.penalty_for()
+    cl.spread(penalty, 0, 2)
+    with pytest.raises(ValueError, match="spread over 2 processes already"):
+        cl.spread(penalty, 0, 2)
+
+
+def test_shares_of_a_loader_make_the_whole() -> None:
+    x = torch.arange(11.0)[:, None]
+    whole = BatchLoader(x, torch.arange(11), batch_size=4, seed=5)
+    parts = [whole.share(rank, 3) for rank in range(3)]
+    minibatches = [y for _, y in whole]
+    shares = [[y for _, y in part] for part in parts]
+    assert [len(part) for part in parts] == [3, 3, 3]
+    for number, minibatch in enumerate(minibatches):
+        joined = torch.cat([share[number] for share in shares])
+        assert torch.equal(joined.sort().values, minibatch.sort().values)
+
+
+def test_a_minibatch_too_small_for_all_is_left_out() -> None:
+    whole = BatchLoader(torch.zeros(9, 1), torch.arange(9), batch_size=4)
+    assert [len(list(whole.share(rank, 2))) for rank in range(2)] == [2, 2]
+    with pytest.raises(ValueError, match="each of 5 processes needs a sample of every minibatch; got batch_size=4"):
+        whole.share(0, 5)
+    with pytest.raises(ValueError, match="one process's share already, of 2"):
+        whole.share(0, 2).share(0, 2)
