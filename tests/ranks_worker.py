@@ -130,6 +130,7 @@ def main(out: Path) -> None:
     fabric.launch()
     rank = fabric.global_rank
     found: dict[str, Any] = {"by hand": by_hand(rank, count), "fit": fitted(fabric), "tie": tie(rank, count)}
+    found["in parts"] = fitted(fabric, accumulate=3)
     found["mean of gradients"] = fitted(fabric, gradient="mean")
     x, y = data()
     several = DataLoader(TensorDataset(x, y), batch_size=BATCH // count)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import cheaplip as cl
+from cheaplip.attacks import PGD
 from cheaplip.data import BatchLoader
 from cheaplip.penalties.ranks import processes
 from cheaplip.training.ranks import default_fabric
@@ -76,6 +77,29 @@ def test_fit_on_two_processes_is_fit_on_one(found: list[dict[str, Any]]) -> None
         assert distance(first[key], one[key]) < CLOSE
     union = torch.stack([first["points"], second["points"]], 1).flatten(0, 1)
     assert distance(union, one["points"]) < CLOSE
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 100])
+def test_a_minibatch_in_parts_makes_the_same_step(accumulate: int) -> None:
+    fabric = default_fabric(nn.Linear(1, 1))
+    whole, parts = (worker.fitted(fabric, accumulate=number) for number in (1, accumulate))
+    for key in ("weights", "weight", "rows", "points"):
+        assert distance(whole[key], parts[key]) < CLOSE
+
+
+def test_parts_attack_as_the_whole_does() -> None:
+    fabric, attack = (
+        default_fabric(nn.Linear(1, 1)),
+        PGD(0.1, steps=2, box=None, random_start=False, early_stop=False, loss="cross-entropy"),
+    )
+    whole, parts = (worker.fitted(fabric, accumulate=number, adversary=attack) for number in (1, 3))
+    assert distance(whole["weights"], parts["weights"]) < CLOSE
+    assert distance(whole["weights"], worker.fitted(fabric)["weights"]) > 1e-6
+
+
+def test_two_processes_make_the_same_step_in_parts(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        assert distance(process["in parts"]["weights"], process["fit"]["weights"]) < CLOSE
 
 
 def test_the_first_of_two_equal_quotients_leads(found: list[dict[str, Any]]) -> None:

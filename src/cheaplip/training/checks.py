@@ -25,10 +25,12 @@ def check_model(model: Any, loader: Any) -> None:
         raise TypeError(f"loader must give minibatches (x, y) when iterated; got {type(loader).__name__}")
 
 
-def check_plan(epochs: Any, lower_every: Any, control_per: Any, scheduler_per: Any, scheduler: Any) -> None:
+def check_plan(
+    epochs: Any, lower_every: Any, accumulate: Any, control_per: Any, scheduler_per: Any, scheduler: Any
+) -> None:
     """Raise unless it is clear what is done when."""
-    whole_number(epochs, "epochs")
-    whole_number(lower_every, "lower_every")
+    for name, count in (("epochs", epochs), ("lower_every", lower_every), ("accumulate", accumulate)):
+        whole_number(count, name)
     for name, when in (("control_per", control_per), ("scheduler_per", scheduler_per)):
         if when not in ("batch", "epoch"):
             raise ValueError(f'{name} must be "batch" or "epoch"; got {when!r}')

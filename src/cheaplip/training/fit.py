@@ -54,6 +54,7 @@ def fit(
     resume: bool = False,
     fabric: Fabric | None = None,
     gradient: str = "max",
+    accumulate: int = 1,
     progress: bool | None = None,
 ) -> History:
     """Train a model; the same as the loop with ``penalty.joint`` written out by hand, bit for bit.
@@ -89,6 +90,8 @@ def fit(
             DataLoader gets a DistributedSampler, and all have the same λ.
         gradient: how several processes make one penalty of their pairs, ``"max"`` or ``"mean"``: see
             :func:`cheaplip.agree`.
+        accumulate: in how many parts a minibatch goes through the model; their gradients add up, so that a minibatch
+            too large for the memory can be trained on. The step is the same, save for BatchNorm, which sees each part.
         progress: show a bar; by default if standard error is a terminal.
 
     Returns:
@@ -112,20 +115,19 @@ def fit(
     """
     penalties, controls = _listed(penalty), _listed(control)
     check_model(model, loader)
-    check_plan(epochs, lower_every, control_per, scheduler_per, scheduler)
+    check_plan(epochs, lower_every, accumulate, control_per, scheduler_per, scheduler)
     check_optimizer(optimizer, model)
     check_penalties(penalties, controls, loss)
     check_calls(loss, adversary=adversary, select=select, accuracy=accuracy, lower=lower)
     check_surroundings(seed, checkpoint, resume, fabric, progress)
     ranks = Ranks(default_fabric(model) if fabric is None else fabric, gradient)
     loader = ranks.share(loader, penalties)
-    folder = None if checkpoint is None else Path(checkpoint)
     states = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
-    kept = _checkpoint(folder, states, loss, penalties, controls)
+    kept = _checkpoint(checkpoint, states, loss, penalties, controls)
     measure = Measures(model, select, accuracy, lower, lower_every, epochs, controls)
     with _seeded(seed + ranks.rank * STRIDE):
         kept.begin(resume)
-        step = Step(model, optimizer, loss, penalties, controls, adversary, ranks)
+        step = Step(model, optimizer, loss, penalties, controls, adversary, ranks, accumulate)
         step.plan(scheduler, scheduler_per, control_per)
         train(step, loader, epochs, kept, measure, progress)
         kept.best.give_back(model)
@@ -134,12 +136,14 @@ def fit(
 
 
 def _checkpoint(
-    folder: Path | None, parts: dict[str, Any], loss: Any, penalties: list[Any], controls: list[Discrepancy]
+    folder: str | Path | None, parts: dict[str, Any], loss: Any, penalties: list[Any], controls: list[Discrepancy]
 ) -> Checkpoint:
     driving = {f"control_{k}": c for k, c in enumerate(controls)}
     stateful = isinstance(loss, nn.Module) and bool(loss.state_dict())  # such as MarginLoss
     parts = parts | states_of_penalties([*penalties, loss] if stateful else penalties) | driving
-    return Checkpoint(folder, parts, {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving)
+    return Checkpoint(
+        None if folder is None else Path(folder), parts, {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving
+    )
 
 
 def _listed(one_or_more: Any) -> list[Any]:

@@ -30,7 +30,9 @@ class Step:
         controls: list[Discrepancy],
         adversary: Callable[[nn.Module, Tensor, Tensor], Tensor] | None,
         ranks: Ranks,
+        accumulate: int = 1,
     ) -> None:
+        self.accumulate = accumulate
         self.ranks, self.fabric = ranks, ranks.fabric
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.plain, self.loss, self.penalties, self.controls = model, loss, penalties, controls
@@ -70,31 +72,68 @@ class Step:
     def __call__(self, x: Tensor, y: Tensor) -> None:
         """Make one step on a minibatch."""
         x, y = self.fabric.to_device((x, y))
-        if self.adversary is not None and not self.riding:
-            with frozen(modules_of(self.plain)):
-                x = self.adversary(self.plain, x, y)
-        output, terms = self._forward(x, y)
+        whole, early = len(y), Figures(0.0, 0, 0.0)
+        if self.accumulate > 1:
+            early, x, y = self._early(x, y)
+        output, terms = self._forward(x if self.riding else self._attacked(x, y), y)
+        data_loss, figures = self._judge(output, y)
+        mean: Tensor | float = data_loss.detach()
+        if len(y) < whole:
+            figures = Figures(*(sum(pair) for pair in zip(early, figures, strict=True)))
+            data_loss, mean = data_loss * (len(y) / whole), figures.loss / whole
+        else:
+            self.optimizer.zero_grad()
+        if self.ranks.count > 1:
+            terms, figures = self.ranks.agree([*self._first(), *self.others], terms, figures)
+            # Gradients are averaged over processes, whose minibatches may differ in size.
+            share = self.ranks.count * whole / figures.samples
+            data_loss, mean = data_loss * share, figures.loss / figures.samples
+            if len(y) < whole:
+                self._scale(share)
+        objective = data_loss
+        for term in terms:
+            objective = objective + term
+        self.fabric.backward(objective)
+        self.optimizer.step()
+        self._count(figures, mean)
+
+    def _early(self, x: Tensor, y: Tensor) -> tuple[Figures, Tensor, Tensor]:
+        """Add up the gradients of all parts of a minibatch but the last; return their figures, and the last part."""
+        *parts, last = zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True)
+        figures = Figures(0.0, 0, 0.0)
+        for number, (own_x, own_y) in enumerate(parts):
+            own_x = self._attacked(own_x, own_y)
+            with self.fabric.no_backward_sync(self.model):
+                data_loss, found = self._judge(self.model(own_x), own_y)
+                if number == 0:
+                    self.optimizer.zero_grad()
+                self.fabric.backward(data_loss * (len(own_y) / len(y)))
+            figures = Figures(*(sum(pair) for pair in zip(figures, found, strict=True)))
+        return figures, *last
+
+    def _attacked(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the adversary's points, which no statistics learn from."""
+        if self.adversary is None:
+            return x
+        with frozen(modules_of(self.plain)):
+            return self.adversary(self.plain, x, y)
+
+    def _judge(self, output: Tensor, y: Tensor) -> tuple[Tensor, Figures]:
+        """Return the loss of outputs, and their figures."""
         data_loss = self.loss(output, y)
         if not self.begun:
             self.begun = True
             check_loss(data_loss)
             self._check_labels(output, y)
         right = (output.detach().argmax(1) == y).sum() if self.classifies else 0.0
-        figures = Figures(right, len(y), data_loss.detach() * len(y))
-        mean: Tensor | float = data_loss.detach()
-        if self.ranks.count > 1:
-            own = len(y)
-            terms, figures = self.ranks.agree([*self._first(), *self.others], terms, figures)
-            # Gradients are averaged over processes, whose minibatches may differ in size.
-            data_loss = data_loss * (self.ranks.count * own / figures.samples)
-            mean = figures.loss / figures.samples
-        objective = data_loss
-        for term in terms:
-            objective = objective + term
-        self.optimizer.zero_grad()
-        self.fabric.backward(objective)
-        self.optimizer.step()
-        self._count(figures, mean)
+        return data_loss, Figures(right, len(y), data_loss.detach() * len(y))
+
+    def _scale(self, share: Tensor | float) -> None:
+        """Multiply the gradients added up so far."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(share)
 
     def _first(self) -> list[Any]:
         return [] if self.joint is None else [self.joint]
