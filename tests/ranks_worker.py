@@ -110,6 +110,12 @@ def fitted(fabric: Fabric, folder: Path | None = None, epochs: int = 3, **argume
     return state | {"points": penalty.pairs.points, "kept": history.kept}
 
 
+def score(model: nn.Module) -> float:
+    """A score on which processes would not agree if each went by its own."""
+    own = -1.0 if dist.is_initialized() and dist.get_rank() else 1.0
+    return own * float(next(model.parameters()).detach().sum())
+
+
 def tie(rank: int, count: int) -> list[float]:
     """Return the factors of two processes whose quotients are equal."""
     penalty = penalty_for()
@@ -131,6 +137,10 @@ def main(out: Path) -> None:
     rank = fabric.global_rank
     found: dict[str, Any] = {"by hand": by_hand(rank, count), "fit": fitted(fabric), "tie": tie(rank, count)}
     found["in parts"] = fitted(fabric, accumulate=3)
+    whole, stopped = out / f"whole-{count}", out / f"stopped-{count}"
+    found["whole"] = fitted(fabric, whole, epochs=4, renew=3, select=score)
+    fitted(fabric, stopped, epochs=2, renew=3, select=score)
+    found["resumed"] = fitted(fabric, stopped, epochs=4, renew=3, select=score, resume=True)
     found["mean of gradients"] = fitted(fabric, gradient="mean")
     x, y = data()
     several = DataLoader(TensorDataset(x, y), batch_size=BATCH // count)

@@ -23,13 +23,17 @@ CLOSE = 1e-12  # in float64: rounding, and nothing else
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> list[dict[str, Any]]:
     """What each of two processes found, on this machine, by gloo."""
-    out = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     here = Path(worker.__file__)
     done = subprocess.run(
-        [*command, str(here), str(out)],
+        [*command, str(here), str(folder)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -37,7 +41,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(out / f"2-{rank}.pt", weights_only=True) for rank in range(2)]
+    return [torch.load(folder / f"2-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,22 @@ def test_parts_attack_as_the_whole_does() -> None:
 def test_two_processes_make_the_same_step_in_parts(found: list[dict[str, Any]]) -> None:
     for process in found:
         assert distance(process["in parts"]["weights"], process["fit"]["weights"]) < CLOSE
+
+
+def test_resumed_processes_end_with_the_same_bits(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        assert distance(process["resumed"], process["whole"]) == 0
+    assert not torch.equal(found[0]["whole"]["points"], found[1]["whole"]["points"])
+
+
+def test_all_processes_keep_the_epoch_of_the_first(found: list[dict[str, Any]]) -> None:
+    assert found[0]["whole"]["kept"] == found[1]["whole"]["kept"]
+    assert distance(found[0]["whole"]["weights"], found[1]["whole"]["weights"]) == 0
+
+
+def test_a_checkpoint_of_two_processes_is_refused_by_one(found: list[dict[str, Any]], folder: Path) -> None:
+    with pytest.raises(ValueError, match="it was begun with 2 processes, and now has 1"):
+        worker.fitted(default_fabric(nn.Linear(1, 1)), folder / "stopped-2", epochs=4, renew=3, resume=True)
 
 
 def test_the_first_of_two_equal_quotients_leads(found: list[dict[str, Any]]) -> None:

@@ -12,6 +12,8 @@ from torch import nn
 
 from cheaplip.files import whole
 from cheaplip.training.history import History
+from cheaplip.training.ranks import Ranks
+from cheaplip.training.shares import gathered, own
 from cheaplip.training.state import Settings, differing, settings_of
 
 FILE, METRICS = "checkpoint.pt", "metrics.csv"
@@ -48,6 +50,7 @@ class Checkpoint:
     Args:
         folder: where to, or None to save nothing.
         parts: objects with a ``state_dict``, by name; None is left out.
+        ranks: the processes of the run; the first writes.
         history: the rows so far.
         best: the weights kept so far.
         configured: penalties and controls by name, whose settings a resumed run must share.
@@ -56,6 +59,7 @@ class Checkpoint:
 
     folder: Path | None
     parts: dict[str, Any]
+    ranks: Ranks
     configured: dict[str, Any] = field(default_factory=dict)
     history: History = field(default_factory=History)
     best: Best = field(default_factory=Best)
@@ -106,12 +110,19 @@ class Checkpoint:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"rows": self.history.rows, "best": vars(self.best), "random": random_state()}
         state |= {"settings": self.settings, "measured": self.measured}
+        state = gathered(state, self.ranks)
+        if self.ranks.rank:
+            return
         with whole(self.folder / FILE) as temporary:
             torch.save(state, temporary)
         self.history.save(self.folder / METRICS)
 
     def _restore(self, path: Path) -> None:
         state = _read(path)
+        try:
+            state = own(state, self.ranks)
+        except ValueError as error:
+            raise _refusal(path, str(error)) from error
         if not isinstance(state, dict) or set(state) != {*self.parts, *_OWN}:
             raise _refusal(path, "it holds other parts")
         for name in differing(state["settings"], self.settings):

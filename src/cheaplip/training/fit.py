@@ -123,7 +123,7 @@ def fit(
     ranks = Ranks(default_fabric(model) if fabric is None else fabric, gradient)
     loader = ranks.share(loader, penalties)
     states = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
-    kept = _checkpoint(checkpoint, states, loss, penalties, controls)
+    kept = _checkpoint(checkpoint, states, loss, penalties, controls, ranks)
     measure = Measures(model, select, accuracy, lower, lower_every, epochs, controls)
     with _seeded(seed + ranks.rank * STRIDE):
         kept.begin(resume)
@@ -136,14 +136,18 @@ def fit(
 
 
 def _checkpoint(
-    folder: str | Path | None, parts: dict[str, Any], loss: Any, penalties: list[Any], controls: list[Discrepancy]
+    folder: str | Path | None,
+    parts: dict[str, Any],
+    loss: Any,
+    penalties: list[Any],
+    controls: list[Discrepancy],
+    ranks: Ranks,
 ) -> Checkpoint:
     driving = {f"control_{k}": c for k, c in enumerate(controls)}
     stateful = isinstance(loss, nn.Module) and bool(loss.state_dict())  # such as MarginLoss
     parts = parts | states_of_penalties([*penalties, loss] if stateful else penalties) | driving
-    return Checkpoint(
-        None if folder is None else Path(folder), parts, {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving
-    )
+    configured = {f"penalty_{k}": p for k, p in enumerate(penalties)} | driving
+    return Checkpoint(None if folder is None else Path(folder), parts, ranks, configured)
 
 
 def _listed(one_or_more: Any) -> list[Any]:

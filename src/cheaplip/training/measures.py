@@ -42,11 +42,12 @@ class Measures:
         epoch = len(kept.history)
         found: dict[str, float] = {}
         if self.lower is not None and self._lower_due(epoch):
-            found["lower"] = float(self.lower(self.model))
+            found["lower"] = kept.ranks.first(float(self.lower(self.model)))
         if self.select is not None:
-            found["score"] = checked_score(self.select(self.model), epoch)
+            found["score"] = kept.ranks.first(checked_score(self.select(self.model), epoch))
             if self.accuracy is not None:
-                found["train_accuracy"] = checked_score(self.accuracy(self.model), epoch, "accuracy")
+                reached = checked_score(self.accuracy(self.model), epoch, "accuracy")
+                found["train_accuracy"] = kept.ranks.first(reached)
             near = _near_target(found.get("train_accuracy", row.get("accuracy", 0.0)), self.controls)
             kept.best.offer(self.model, found["score"], epoch, near)
         row.update(found)

@@ -73,6 +73,10 @@ class Ranks:
         dist.all_gather(rows, mine)
         return [float(row) for row in rows]
 
+    def first(self, value: float) -> float:
+        """Return the first process's number, lest rounding on another machine decide otherwise there."""
+        return self.numbers(value)[0]
+
     def gather(self, blob: bytes) -> list[bytes]:
         """Return the bytes of each process."""
         if self.count == 1:
