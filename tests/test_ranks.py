@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 import cheaplip as cl
 from cheaplip.attacks import PGD
+from cheaplip.cli import main
 from cheaplip.data import BatchLoader
 from cheaplip.penalties.ranks import processes
 from cheaplip.training.ranks import default_fabric
 
+QUIET = os.environ | {"OMP_NUM_THREADS": "1"}
 CLOSE = 1e-12  # in float64: rounding, and nothing else
 
 
@@ -37,7 +39,7 @@ def found(folder: Path) -> list[dict[str, Any]]:
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=QUIET,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -186,3 +188,45 @@ def test_a_minibatch_too_small_for_all_is_left_out() -> None:
         whole.share(0, 5)
     with pytest.raises(ValueError, match="one process's share already, of 2"):
         whole.share(0, 2).share(0, 2)
+
+
+def test_command_trains_on_two_processes(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "cheaplip",
+        "train",
+        "--epochs",
+        "2",
+        "--devices",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, env=QUIET, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("the run lies in") == 1
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert len(state["shares"]) == 1
+    assert len(state["penalty_0"]["pairs.points"]) == 16
+    again = subprocess.run(
+        [*command, "--resume"], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=QUIET, check=False
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "nothing is left to do" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--devices", "3"], "lipschitz.pairs must be a multiple of the number of processes, 3; got 16: take 18"),
+        (["--devices", "2", "--batch-size", "1"], "batch_size must be at least the number of processes, 2; got 1"),
+        (["--devices", "0"], "devices must be"),
+    ],
+)
+def test_what_processes_cannot_share_is_said_before_they_start(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--out", str(tmp_path / "run"), *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -28,6 +28,8 @@ def train(options: Any) -> None:
 
     done_before = settings.resume and runs.finished(runs.folder_of(settings))
     folder = runs.train(settings)
+    if not runs.leading():
+        return
     if done_before:
         print(f"the run in {folder} is finished: nothing is left to do")
     show_result(runs.read_result(folder), folder)

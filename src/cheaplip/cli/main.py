@@ -88,7 +88,9 @@ def _print_anything() -> None:
 
 
 def _say(message: str, status: int) -> int:
-    print(f"cheaplip: {' '.join(message.split())}", file=sys.stderr)
+    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK") if os.environ.get(name, "0") != "0"), None)
+    speaker = "cheaplip" if rank is None else f"cheaplip, process {rank}"
+    print(f"{speaker}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

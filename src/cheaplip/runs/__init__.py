@@ -8,6 +8,7 @@ from cheaplip.runs.comparing import Compared, Comparison, compare
 from cheaplip.runs.folder import Config, epochs_done, finished, load, read_config, read_result
 from cheaplip.runs.parts import device_of
 from cheaplip.runs.pipeline import folder_of, train
+from cheaplip.runs.processes import leading
 from cheaplip.runs.samples import Samples, read_samples, shortest
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "evaluate_run",
     "finished",
     "folder_of",
+    "leading",
     "load",
     "read_config",
     "read_result",

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
-from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from cheaplip.data import Data, Split, load
-from cheaplip.evaluation import evaluate
-from cheaplip.lipschitz import lower, upper
-from cheaplip.modes import evaluating
+from cheaplip.data import load
 from cheaplip.runs.folder import (
     CONFIG,
     METRICS,
@@ -29,13 +22,17 @@ from cheaplip.runs.folder import (
     write_config,
     write_result,
 )
-from cheaplip.runs.parts import Parts, assemble, device_of, full_name, full_rate, shows, starts
+from cheaplip.runs.outcome import result_of
+from cheaplip.runs.parts import Parts, assemble, device_of, full_name, full_rate, shows
+from cheaplip.runs.processes import dissolve, launched, leading
 from cheaplip.settings import TrainSettings, settings_of
 from cheaplip.training import History, checkpoint, fit
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 # Where a run and its data lie may change between a run and its resumption.
 FREE = ("out", "resume", "data_dir")
-BATCH = 1000  # samples at a time when the loss is measured
 
 
 def train(settings: TrainSettings, *, progress: bool | None = None) -> Path:
@@ -65,23 +62,35 @@ def train(settings: TrainSettings, *, progress: bool | None = None) -> Path:
     settings = check_folder(folder, settings)
     if finished(folder):
         return folder
-    device = device_of(settings.device)
+    fabric = launched(settings)
+    try:
+        return _train(folder, settings, fabric, progress)
+    finally:
+        if fabric is not None:
+            dissolve()
+
+
+def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progress: bool | None) -> Path:
+    """Train in this process; of several the first writes the folder."""
+    device = device_of(settings.device) if fabric is None else fabric.device
     data = load(settings.data, data_dir=settings.data_dir, seed=settings.seed)
     name = full_name(settings, data)
     settings = replace(settings, model=name, learning_rate=full_rate(settings, name))
     parts = assemble(settings, data, device)
     found = attacked(folder)
-    history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, progress)
+    history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, fabric, progress)
+    if not leading():
+        return folder
     history.save(folder / METRICS)
     save_weights(folder, parts.model)
-    write_result(folder, _result(settings, data, parts, history, shows(progress)) | found)
+    write_result(folder, result_of(settings, data, parts, history, shows(progress)) | found)
     return folder
 
 
-def _fitted(folder: Path, config: Config, parts: Parts, progress: bool | None) -> History:
+def _fitted(folder: Path, config: Config, parts: Parts, fabric: Fabric | None, progress: bool | None) -> History:
     """Train; a run that ends before its first checkpoint leaves nothing that bars the next one."""
     settings, new, begun = config.settings, not folder.exists(), (folder / CONFIG).exists()
-    if not begun:  # a resumed run keeps what it was begun with
+    if not begun and leading():  # a resumed run keeps what it was begun with
         write_config(folder, config)
     try:
         return fit(
@@ -103,10 +112,11 @@ def _fitted(folder: Path, config: Config, parts: Parts, progress: bool | None) -
             seed=settings.seed,
             checkpoint=folder,
             resume=True,
-            progress=progress,
+            fabric=fabric,
+            progress=progress if leading() else False,
         )
     except BaseException:
-        if not begun and not (folder / checkpoint.FILE).exists():
+        if not begun and leading() and not (folder / checkpoint.FILE).exists():
             (folder / CONFIG).unlink(missing_ok=True)
             if new and not any(folder.iterdir()):
                 folder.rmdir()
@@ -182,56 +192,3 @@ def _look_up(settings: TrainSettings, name: str) -> Any:
 
 def _text(value: Any) -> str:
     return "null" if value is None else str(value)
-
-
-def _result(settings: TrainSettings, data: Data, parts: Parts, history: History, shown: bool) -> dict[str, Any]:
-    """Return what ``result.json`` holds after training; a key is absent where there is nothing to say."""
-    result: dict[str, Any] = {"data": settings.data, "model": settings.model, "penalty": settings.penalty}
-    if parts.controls:
-        result["target"] = settings.target
-    result |= {"seed": settings.seed, "epochs": len(history), "steps": int(history[-1]["steps"]), "kept": history.kept}
-    key, quality = ("loss", _loss) if data.classes is None else ("accuracy", _accuracy)
-    result[key] = {"train": quality(parts, data.train, shown), "clean": quality(parts, data.test, shown)}
-    p_in, p_out = settings.lipschitz.p_in, settings.lipschitz.p_out
-    with saying("searching for the steepest pair", shown):
-        bound = lower(parts.model, starts(data, parts.model), p_in=p_in, p_out=p_out, seed=settings.seed)
-    result["lipschitz"] = {"lower": bound.value, "method": bound.method, "domain": bound.domain}
-    result["lipschitz"] |= {"p_in": str(p_in), "p_out": str(p_out)}
-    if p_in == p_out:
-        # The quick proof, the same on every machine; `cheaplip bounds` takes its time for a better one.
-        method = "eclipse" if p_in == 2 else "product"
-        # A model that no proof covers has no upper bound; `cheaplip bounds` says why.
-        with suppress(TypeError, ValueError), evaluating(parts.model):
-            above = upper(parts.model, data.train.x[:1], p=p_in, method=method)
-            if math.isfinite(above.value):
-                result["lipschitz"] |= {"upper": above.value, "upper_method": above.method}
-    kept = history[history.kept - 1]
-    weights = [kept["weight" if k == 1 else f"weight_{k}"] for k in range(1, len(parts.penalties) + 1)]
-    if weights:
-        result["weight"] = weights[0]
-    if len(weights) > 1:
-        result["weights"] = dict(zip(settings.penalties, weights, strict=True))
-    result["seconds"] = {"train": sum(history.column("seconds"))}
-    return result
-
-
-def saying(text: str, shown: bool) -> AbstractContextManager[Any]:
-    """Say what takes its time; for a large network it is more than seconds."""
-    if not shown:
-        return nullcontext()
-    from rich.console import Console
-
-    return Console(stderr=True).status(text)
-
-
-def _accuracy(parts: Parts, split: Split, shown: bool) -> float:
-    return evaluate(parts.model, split, progress=shown)["clean"].accuracy
-
-
-def _loss(parts: Parts, split: Split, shown: bool) -> float:
-    device, total = next(parts.model.parameters()).device, 0.0
-    with torch.no_grad():
-        for start in range(0, len(split), BATCH):
-            x, y = split.x[start : start + BATCH].to(device), split.y[start : start + BATCH].to(device)
-            total += len(x) * float(parts.loss(parts.model(x), y))
-    return total / len(split)

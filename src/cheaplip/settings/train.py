@@ -107,6 +107,10 @@ class TrainSettings:
     ] = 5
     seed: Annotated[int, About("of all draws", low=0)] = 0
     device: Annotated[Literal["auto", "cpu", "cuda"], About("auto: cuda where there is one")] = "auto"
+    devices: Annotated[
+        int | None, About("processes on each machine, one per GPU; null: as many as torchrun started, else 1", low=1)
+    ] = None
+    nodes: Annotated[int, About("machines", low=1)] = 1
     out: Annotated[str | None, About("the run folder; null: runs/DATA-PENALTY-SEED")] = None
     resume: Annotated[bool, About("go on with the run in the folder, if there is one")] = False
     lipschitz: LipschitzSettings = field(default_factory=LipschitzSettings)

@@ -10,8 +10,8 @@ from typing import final
 from cheaplip.lipschitz import Bound, Certificate, check, load
 from cheaplip.runs.bounding.enclosure import Verdict, where
 from cheaplip.runs.bounding.subject import subject_of
+from cheaplip.runs.outcome import saying
 from cheaplip.runs.parts import shows
-from cheaplip.runs.pipeline import saying
 from cheaplip.settings import BoundsSettings
 
 

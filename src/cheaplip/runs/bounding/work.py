@@ -18,8 +18,8 @@ from cheaplip.lipschitz.upper import upper_at
 from cheaplip.runs.bounding.enclosure import Enclosure, Proof
 from cheaplip.runs.bounding.subject import Subject, points_of, subject_of
 from cheaplip.runs.bounding.writing import check_places, written
+from cheaplip.runs.outcome import saying
 from cheaplip.runs.parts import shows
-from cheaplip.runs.pipeline import saying
 from cheaplip.settings import BoundsSettings
 
 NAMES = {"product": "layer product", "eclipse": "ECLipsE-Fast", "sdp": "LipSDP-Neuron", "auto": "LipSDP-Neuron",
