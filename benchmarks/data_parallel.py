@@ -91,7 +91,7 @@ def row_of(network: str, count: int, divided: bool, seconds: float) -> tuple[str
     """Return a row of the table, from processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (count, network, divided, seconds, folder)
-        mp.spawn(measure, arguments, nprocs=count)
+        mp.spawn(measure, arguments, nprocs=count)  # type: ignore[attr-defined, no-untyped-call]
         taken = torch.load(Path(folder) / "taken.pt", weights_only=True)
     ratios = [clip / plain for plain, clip in zip(taken["plain"], taken["clip"], strict=True)]
     ratio, plain, clip = summarise(ratios), summarise(taken["plain"]), summarise(taken["clip"])

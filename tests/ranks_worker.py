@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import cheaplip as cl
 from cheaplip.data import BatchLoader
 from cheaplip.penalties.ranks import spread
+from cheaplip.training.sharded import states_of
 
 CASES: dict[str, dict[str, Any]] = {
     "max": {},
@@ -91,6 +92,15 @@ def fitted(fabric: Fabric, folder: Path | None = None, epochs: int = 3, **argume
     """Train with fit(), on a last minibatch that is smaller; return weights, λ and history."""
     x, y = data()
     model, penalty = network(), penalty_for(renew=arguments.pop("renew", None))
+    if arguments.pop("shard", False):
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh("cpu", (fabric.world_size,))
+        for layer in model.children():
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
     control = cl.Discrepancy(penalty, target=0.6, step=0.01)
     loader = arguments.pop("loader", None) or BatchLoader(x[:27], y[:27], BATCH, seed=3)
     history = cl.fit(
@@ -106,14 +116,16 @@ def fitted(fabric: Fabric, folder: Path | None = None, epochs: int = 3, **argume
         **arguments,
     )
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in history]
-    state = {"weights": list(model.state_dict().values()), "weight": penalty.weight, "rows": rows}
+    whole = states_of(model, torch.optim.SGD(model.parameters()))["model"].state_dict()
+    state = {"weights": list(whole.values()), "weight": penalty.weight, "rows": rows}
     return state | {"points": penalty.pairs.points, "kept": history.kept}
 
 
 def score(model: nn.Module) -> float:
     """A score on which processes would not agree if each went by its own."""
     own = -1.0 if dist.is_initialized() and dist.get_rank() else 1.0
-    return own * float(next(model.parameters()).detach().sum())
+    weights = states_of(model, torch.optim.SGD(model.parameters()))["model"].state_dict()
+    return own * float(next(iter(weights.values())).sum())
 
 
 def tie(rank: int, count: int) -> list[float]:
@@ -141,6 +153,13 @@ def main(out: Path) -> None:
     found["whole"] = fitted(fabric, whole, epochs=4, renew=3, select=score)
     fitted(fabric, stopped, epochs=2, renew=3, select=score)
     found["resumed"] = fitted(fabric, stopped, epochs=4, renew=3, select=score, resume=True)
+    if count > 1:
+        found["sharded"] = fitted(fabric, shard=True)
+        found["sharded in parts"] = fitted(fabric, shard=True, accumulate=3)
+        found["sharded, whole"] = fitted(fabric, out / "shards", epochs=4, renew=3, select=score, shard=True)
+        fitted(fabric, out / "stopped shards", epochs=2, renew=3, select=score, shard=True)
+        again: dict[str, Any] = {"epochs": 4, "renew": 3, "select": score, "shard": True, "resume": True}
+        found["sharded, resumed"] = fitted(fabric, out / "stopped shards", **again)
     found["mean of gradients"] = fitted(fabric, gradient="mean")
     x, y = data()
     several = DataLoader(TensorDataset(x, y), batch_size=BATCH // count)

@@ -124,6 +124,19 @@ def test_a_checkpoint_of_two_processes_is_refused_by_one(found: list[dict[str, A
         worker.fitted(default_fabric(nn.Linear(1, 1)), folder / "stopped-2", epochs=4, renew=3, resume=True)
 
 
+def test_a_sharded_model_is_trained_as_a_whole_one(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        for key in ("weights", "weight", "rows"):
+            assert distance(process["sharded"][key], process["fit"][key]) < CLOSE
+            assert distance(process["sharded in parts"][key], process["fit"][key]) < CLOSE
+
+
+def test_a_sharded_model_is_selected_and_resumed(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        assert distance(process["sharded, resumed"], process["sharded, whole"]) == 0
+        assert distance(process["sharded, whole"]["weights"], process["whole"]["weights"]) < CLOSE
+
+
 def test_the_first_of_two_equal_quotients_leads(found: list[dict[str, Any]]) -> None:
     assert [process["tie"] for process in found] == [[2.0], [0.0]]
 

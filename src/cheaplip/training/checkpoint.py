@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import nn
 
 from cheaplip.files import whole
 from cheaplip.training.history import History
@@ -29,17 +28,16 @@ class Best:
     epoch: int = 0
     eligible: bool = False
 
-    def offer(self, model: nn.Module, score: float, epoch: int, eligible: bool) -> None:
-        """Keep the model's weights if they are better: an eligible epoch beats all that are not."""
+    def offer(self, model: Any, score: float, epoch: int, eligible: bool) -> None:
+        """Keep the model's state if it is better: an eligible epoch beats all that are not."""
         if (eligible, score) > (self.eligible, self.score) or self.state is None:
             state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             self.state, self.score, self.epoch, self.eligible = state, score, epoch, eligible
 
-    def give_back(self, model: nn.Module) -> None:
-        """Put the kept weights into the model, if there are any, and the model in eval mode."""
+    def give_back(self, model: Any) -> None:
+        """Put the kept weights into the model, if there are any."""
         if self.state is not None:
             model.load_state_dict(self.state)
-        model.eval()
 
 
 @final

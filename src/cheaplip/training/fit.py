@@ -25,6 +25,7 @@ from cheaplip.training.history import History
 from cheaplip.training.loop import train
 from cheaplip.training.measures import Measures
 from cheaplip.training.ranks import Ranks, default_fabric
+from cheaplip.training.sharded import states_of
 from cheaplip.training.state import states_of_loader, states_of_penalties
 from cheaplip.training.step import Step
 
@@ -87,7 +88,8 @@ def fit(
         resume: go on from the checkpoint in that folder; without one there, begin.
         fabric: a Lightning Fabric of your own (devices, nodes, precision), launched; by default the model's device
             alone. With several processes each calls ``fit`` with the same arguments: the pairs are spread over them, a
-            DataLoader gets a DistributedSampler, and all have the same λ.
+            DataLoader gets a DistributedSampler, and all have the same λ. A model that ``fully_shard`` (FSDP2) has
+            spread over them, before its optimizer was made, stays so.
         gradient: how several processes make one penalty of their pairs, ``"max"`` or ``"mean"``: see
             :func:`cheaplip.agree`.
         accumulate: in how many parts a minibatch goes through the model; their gradients add up, so that a minibatch
@@ -120,9 +122,9 @@ def fit(
     check_penalties(penalties, controls, loss)
     check_calls(loss, adversary=adversary, select=select, accuracy=accuracy, lower=lower)
     check_surroundings(seed, checkpoint, resume, fabric, progress)
-    ranks = Ranks(default_fabric(model) if fabric is None else fabric, gradient)
+    ranks = Ranks(fabric or default_fabric(model), gradient)
     loader = ranks.share(loader, penalties)
-    states = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **states_of_loader(loader)}
+    states = {**states_of(model, optimizer), "scheduler": scheduler, **states_of_loader(loader)}
     kept = _checkpoint(checkpoint, states, loss, penalties, controls, ranks)
     measure = Measures(model, select, accuracy, lower, lower_every, epochs, controls)
     with _seeded(seed + ranks.rank * STRIDE):
@@ -130,7 +132,7 @@ def fit(
         step = Step(model, optimizer, loss, penalties, controls, adversary, ranks, accumulate)
         step.plan(scheduler, scheduler_per, control_per)
         train(step, loader, epochs, kept, measure, progress)
-        kept.best.give_back(model)
+        kept.best.give_back(states["model"])
     kept.history.kept = kept.best.epoch or len(kept.history)
     return kept.history
 

@@ -34,6 +34,7 @@ def train(
             kept.save()
             if not kept.measured:
                 finish()
+    step.plain.eval()  # where there was no epoch left
 
 
 def _run_epoch(step: Step, loader: Iterable[Any], epoch: int, history: History, bar: Progress) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Measures:
                 reached = checked_score(self.accuracy(self.model), epoch, "accuracy")
                 found["train_accuracy"] = kept.ranks.first(reached)
             near = _near_target(found.get("train_accuracy", row.get("accuracy", 0.0)), self.controls)
-            kept.best.offer(self.model, found["score"], epoch, near)
+            kept.best.offer(kept.parts["model"], found["score"], epoch, near)
         row.update(found)
         kept.measured = True
 

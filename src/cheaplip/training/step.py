@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, final
 
 import torch
@@ -15,6 +16,7 @@ from cheaplip.modes import frozen, modules_of
 from cheaplip.penalties.ranks import Figures
 from cheaplip.training.checks import check_loss
 from cheaplip.training.ranks import Ranks
+from cheaplip.training.sharded import is_sharded
 
 
 @final
@@ -34,7 +36,12 @@ class Step:
     ) -> None:
         self.accumulate = accumulate
         self.ranks, self.fabric = ranks, ranks.fabric
-        self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        self.sharded = is_sharded(model)
+        # A sharded model exchanges its gradients by itself.
+        self.model: Any = model
+        self.optimizer: Any = optimizer
+        if not self.sharded:
+            self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.plain, self.loss, self.penalties, self.controls = model, loss, penalties, controls
         self.adversary = adversary
         self.by_accuracy = any(control.measure == "accuracy" for control in controls)
@@ -88,8 +95,6 @@ class Step:
             # Gradients are averaged over processes, whose minibatches may differ in size.
             share = self.ranks.count * whole / figures.samples
             data_loss, mean = data_loss * share, figures.loss / figures.samples
-            if len(y) < whole:
-                self._scale(share)
         objective = data_loss
         for term in terms:
             objective = objective + term
@@ -99,16 +104,21 @@ class Step:
 
     def _early(self, x: Tensor, y: Tensor) -> tuple[Figures, Tensor, Tensor]:
         """Add up the gradients of all parts of a minibatch but the last; return their figures, and the last part."""
-        *parts, last = zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True)
-        figures = Figures(0.0, 0, 0.0)
+        # The same number of parts in every process, the largest last; in place of an empty one a sample counts for 0.
+        split = zip(x.tensor_split(self.accumulate), y.tensor_split(self.accumulate), strict=True)
+        last, *parts = split
+        figures, fair = Figures(0.0, 0, 0.0), sum(self.ranks.numbers(len(y))) / self.ranks.count
         for number, (own_x, own_y) in enumerate(parts):
+            size = len(own_y)
+            own_x, own_y = (own_x, own_y) if size else (x[:1], y[:1])
             own_x = self._attacked(own_x, own_y)
-            with self.fabric.no_backward_sync(self.model):
+            with nullcontext() if self.sharded else self.fabric.no_backward_sync(self.model):
                 data_loss, found = self._judge(self.model(own_x), own_y)
                 if number == 0:
                     self.optimizer.zero_grad()
-                self.fabric.backward(data_loss * (len(own_y) / len(y)))
-            figures = Figures(*(sum(pair) for pair in zip(figures, found, strict=True)))
+                self.fabric.backward(data_loss * (size / fair))
+            if size:
+                figures = Figures(*(sum(pair) for pair in zip(figures, found, strict=True)))
         return figures, *last
 
     def _attacked(self, x: Tensor, y: Tensor) -> Tensor:
@@ -127,13 +137,6 @@ class Step:
             self._check_labels(output, y)
         right = (output.detach().argmax(1) == y).sum() if self.classifies else 0.0
         return data_loss, Figures(right, len(y), data_loss.detach() * len(y))
-
-    def _scale(self, share: Tensor | float) -> None:
-        """Multiply the gradients added up so far."""
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(share)
 
     def _first(self) -> list[Any]:
         return [] if self.joint is None else [self.joint]
