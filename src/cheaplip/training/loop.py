@@ -32,7 +32,7 @@ def train(
             finish()
         for epoch in range(len(history), epochs):
             # Several processes would stop at different steps, and wait for each other.
-            alone = step.fabric.world_size == 1
+            alone = kept.ranks.count == 1
             said = f"stopped after epoch {epoch + 1}; {_how_to_go_on(kept)}"
             with Stopping(kept.folder is not None and alone, said) as stop:
                 history.rows.append(_run_epoch(step, loader, epoch, kept, bar, stop))
