@@ -2,7 +2,9 @@
 
 python tests/soak/kills.py --kills 60 --seed 0
 
-Needs Linux or macOS. Exit status 1 if a killed command could not go on, or ended otherwise than the undisturbed one.
+Each command is a process of its own, forked from one that has loaded the libraries, so that kills fall into its work
+and not into its start. Needs Linux or macOS. Exit status 1 if a killed command could not go on, or ended otherwise than
+the undisturbed one.
 """
 
 from __future__ import annotations
@@ -10,29 +12,36 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 SMALL = ("--model", "mlp:64-16-10:relu", "--lipschitz.pairs", "8", "--lower-every", "7")
-TRAIN = ("train", "--data", "digits", "--epochs", "60", *SMALL)
-ATTACKS = ("--attacks", "noise,pgd-paper,pgd", "--eps", "0.5,1.0", "--limit", "100")
+TRAIN = ("train", "--data", "digits", "--epochs", "30", *SMALL)
+ATTACKS = ("--attacks", "noise,pgd-paper,pgd", "--eps", "0.5", "--limit", "100")
 TABLE = ("reproduce", "table1", "--data", "digits", "--epochs", "1", "--limit", "20", "--jobs", "2")
 # What is the same but for the time that it took; and a picture that leaves out attacks that were slow.
 NOT_COMPARED = ("checkpoint.pt", "attacked.png")
+LOADED = (
+    "cheaplip.cli.commands",
+    "cheaplip.runs",
+    "cheaplip.experiments.table1",
+    "lightning_fabric",
+    "sklearn.datasets",
+)
 # At most so many kills of one run, and so many lines of what went wrong.
 CHAIN, LINES = 6, 5
 
@@ -53,7 +62,7 @@ class Situation:
     def command(self, folder: Path, resumed: bool = False) -> list[str]:
         """Return the command line."""
         again = self.again if resumed else ()
-        return [sys.executable, "-m", "cheaplip", *self.words, *self.place, str(folder), *again]
+        return [*self.words, *self.place, str(folder), *again]
 
     def prepare(self, folder: Path, draw: random.Random) -> None:
         """Make the folder as it is before the command, if there is anything in it."""
@@ -90,10 +99,32 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
+def start(words: Sequence[str], log: Path) -> ForkServerProcess:
+    """Start a command, whose output goes into a file."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(LOADED))
+    process = context.Process(target=_perform, args=(list(words), str(log)))
+    process.start()
+    return process
+
+
+def _perform(words: list[str], log: str) -> None:
+    os.setsid()
+    with Path(log).open("wb") as told:
+        for stream in (1, 2):
+            os.dup2(told.fileno(), stream)
+    from cheaplip.cli import main
+
+    sys.exit(main(words))
+
+
 def undisturbed(situation: Situation, folder: Path) -> float:
     """Run a command that nobody kills, and return its seconds."""
-    begun = time.monotonic()
-    subprocess.run(situation.command(folder), check=True, stdout=subprocess.DEVNULL)
+    begun, log = time.monotonic(), folder.with_name(f"{folder.name}.log")
+    process = start(situation.command(folder), log)
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError(log.read_text())
     return time.monotonic() - begun
 
 
@@ -112,17 +143,15 @@ def chain(situation: Situation, folder: Path, whole: Path, seconds: float, modes
     situation.prepare(folder, draw)
     log = folder.with_name(f"{folder.name}.log")
     while True:
-        with log.open("wb") as told:
-            process = subprocess.Popen(
-                situation.command(folder, tally.kills > 0), stdout=told, stderr=told, start_new_session=True
-            )
+        process = start(situation.command(folder, tally.kills > 0), log)
         if left and _struck(process, situation, folder, left[0], seconds, draw):
             left.pop(0)
             tally.kills += 1
             tally.torn += bool(_temporaries(folder, ".*"))
             continue
-        if process.wait(timeout=600) != 0:
-            tally.faults += [f"{situation.name}, {seed}: status {process.returncode}: {log.read_text()[-500:]}"]
+        process.join()
+        if process.exitcode != 0:
+            tally.faults += [f"{situation.name}, {seed}: status {process.exitcode}: {log.read_text()[-500:]}"]
         else:
             tally.faults += [f"{situation.name}, {seed}: {fault}" for fault in differences(folder, whole)]
         tally.resumed = 0 if tally.faults else tally.kills
@@ -130,7 +159,7 @@ def chain(situation: Situation, folder: Path, whole: Path, seconds: float, modes
 
 
 def _struck(
-    process: subprocess.Popen[bytes],
+    process: ForkServerProcess,
     situation: Situation,
     folder: Path,
     mode: str,
@@ -141,21 +170,22 @@ def _struck(
     if mode == "writing":
         seen: set[str] = set()
         wanted = draw.choice((1, 1, 2, 5, 20))
-        while len(seen) < wanted and process.poll() is None:
+        while len(seen) < wanted and process.is_alive():
             seen |= {str(path) for path in _temporaries(folder, situation.pattern)}
             time.sleep(1e-4)
     else:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=draw.uniform(0.15, 1.0) * seconds)
-    if process.poll() is not None:
+        process.join(draw.uniform(0.0, 1.0) * seconds)
+    number = process.pid
+    if number is None or not process.is_alive():
         return False
     whom = draw.choice(("process", "group", "worker")) if "reproduce" in situation.words else "process"
-    workers = _workers(process.pid) if whom == "worker" else []
+    workers = _workers(number) if whom == "worker" else []
     if whom == "group":
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(number, signal.SIGKILL)
     else:
-        os.kill(draw.choice(workers or [process.pid]), signal.SIGKILL)
-    return process.wait(timeout=120) != 0  # a command that outlives a helper of its own was not killed
+        os.kill(draw.choice(workers or [number]), signal.SIGKILL)
+    process.join()
+    return process.exitcode != 0  # a command that outlives a helper of its own was not killed
 
 
 def _workers(process: int) -> list[int]:

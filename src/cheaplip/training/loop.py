@@ -47,6 +47,7 @@ def _run_epoch(
 ) -> dict[str, float]:
     before = int(kept.history.rows[-1]["steps"]) if kept.history.rows else 0
     step.plain.train()
+    length = _length(loader)
     batches, steps, seconds = _begun(step, loader, epoch, kept, stop)
     begun = time.perf_counter() - seconds
     for batch in batches:
@@ -55,7 +56,7 @@ def _run_epoch(
         x, y = batch
         step(x, y)
         steps += 1
-        if stop.asked:
+        if stop.asked and steps != length:  # the end of an epoch is saved as such
             if continues(loader):
                 kept.inside = inside(step, steps, (x, y), time.perf_counter() - begun)
                 kept.save()
