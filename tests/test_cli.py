@@ -412,7 +412,7 @@ def test_interrupted_process_resumes_to_the_bits_of_an_undisturbed_one(tmp_path:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert err.startswith("cheaplip: stopped by Ctrl-C; finished epochs are kept: go on with cheaplip train ")
+    assert err.startswith("cheaplip: stopped by Ctrl-C; what is done is saved: go on with cheaplip train ")
     assert err.count("\n") == 1
     assert not runs.finished(tmp_path / "a")
     assert main([*arguments("a"), "--resume"]) == 0

@@ -72,8 +72,13 @@ def picture(figure: Figure, kind: str = "png", **arguments: Any) -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path, *, make: bool = True) -> Path:
     """Write a figure, in the format that the file's name ends in, whole or not at all.
+
+    Args:
+        figure: the figure.
+        path: the file.
+        make: create its folder; False where it must be there.
 
     Example:
         >>> import tempfile
@@ -82,7 +87,7 @@ def save(figure: Figure, path: Path) -> Path:
         True
     """
     content = picture(figure, path.suffix.removeprefix("."))
-    with whole(path) as temporary:
+    with whole(path, make=make) as temporary:
         temporary.write_bytes(content)
     return path
 

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+_ROOM = "make room there and go on, or choose another folder"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "allow larger files (ulimit -f), or choose another folder",
+    errno.ENOENT: "the folder is gone; put it back and go on, or choose another one",
+}
+_CHOOSE = "choose a folder that is writable"
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def whole(path: str | Path, *, make: bool = True) -> Iterator[Path]:
     """Give a temporary path to write to, which becomes ``path`` when the block ends without an error.
 
+    The temporary file lies beside ``path``, its name begins with a dot, and it goes if the block fails. Only a process
+    that is killed leaves it; whoever writes the same file next removes it.
+
     Args:
-        path: the file to write; its folder is created.
+        path: the file to write.
+        make: create its folder; False where the folder must be there, such as that of a run.
 
     Raises:
-        ValueError: if the folder cannot be created or written to.
+        ValueError: if the folder cannot be created or written to, or the disk is full; what was there before stays.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -28,19 +47,74 @@ def whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        if make:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        handle, temporary = _new(path)
     except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}; choose a folder that is writable") from error
-    os.close(handle)
+        raise _refusal(path, error) from error
+    try:
+        yield temporary
+        os.fsync(handle)
+        if sys.platform == "win32":  # there nobody renames a file that is open
+            os.close(handle)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch speaks of positions in its archive where the disk is full
+        cause = _cause(error)
+        if cause is None:
+            raise
+        raise _refusal(path, cause) from error
+    finally:
+        with suppress(OSError):  # closed already; on a disk that became read-only the file stays
+            os.close(handle)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _new(path: Path) -> tuple[int, Path]:
+    """Make a temporary file, and lock it as long as it is open, to tell it from one that a killed process left."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    _lock(handle)
     mask = os.umask(0)
     os.umask(mask)
     Path(name).chmod(0o666 & ~mask)  # mkstemp's own mode would hide the file from everybody else
-    temporary = Path(name)
+    return handle, Path(name)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what killed processes left when they wrote this file."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(path.parent)  # noqa: PTH208 - names are enough, and the folder may be large
+    for stale in (path.parent / name for name in names if ours.fullmatch(name)):
+        with suppress(OSError):
+            handle = os.open(stale, os.O_RDWR)
+            try:
+                if _lock(handle):
+                    stale.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file; False where another process holds it, or the disk knows no locks."""
+    if sys.platform == "win32":
+        return False
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _cause(error: BaseException | None) -> OSError | None:
+    """Return the failure of the disk behind an error, or None."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _refusal(path: Path, error: OSError) -> ValueError:
+    remedy = _REMEDIES.get(error.errno or 0, _CHOOSE)
+    return ValueError(f"cannot write {path}: {error.strerror or error}; {remedy}")

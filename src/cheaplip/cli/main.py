@@ -100,7 +100,7 @@ def _how_to_go_on(arguments: list[str]) -> str:
     if arguments[:1] != ["train"]:
         return "nothing was written that is not whole: give the command again"
     again = [word for word in arguments if word != "--resume"]
-    return f"finished epochs are kept: go on with {shlex.join(['cheaplip', *again, '--resume'])}"
+    return f"what is done is saved: go on with {shlex.join(['cheaplip', *again, '--resume'])}"
 
 
 @contextmanager

@@ -101,6 +101,20 @@ def claim(folder: Path, experiment: str, settings: Mapping[str, Any]) -> None:
             )
 
 
+def check_claimed(folder: Path) -> None:
+    """Raise ValueError if a folder is no longer that of an experiment, as it was moved or deleted meanwhile.
+
+    Example:
+        >>> check_claimed(Path("runs/none"))
+        Traceback (most recent call last):
+        ValueError: runs/none was moved or deleted while the experiment ran: put it back and give the command again
+    """
+    if not (folder / MARK).is_file():
+        raise ValueError(
+            f"{folder} was moved or deleted while the experiment ran: put it back and give the command again"
+        )
+
+
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON for people and programs, whole or not at all.
 

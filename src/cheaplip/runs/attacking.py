@@ -99,9 +99,9 @@ def evaluate_run(
     )
     store.finish(found)
     result = _joined(result, found, time.perf_counter() - begun)
-    write_result(folder, result)
     draw_curves(folder, result, store.samples)
     draw_attacked(folder, model, data, chosen, found, seed)
+    write_result(folder, result)  # last: whoever finds results finds the pictures too
     return result
 
 

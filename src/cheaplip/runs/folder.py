@@ -131,7 +131,7 @@ def read_config(folder: Path) -> Config:
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write ``result.json``, its keys in their order, what is beside them in the end."""
     result = {key: result[key] for key in (*(k for k in KEYS if k in result), *(k for k in result if k not in KEYS))}
-    with whole(folder / RESULT) as temporary:
+    with whole(folder / RESULT, make=False) as temporary:
         temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -168,7 +168,7 @@ def save_weights(folder: Path, model: nn.Module) -> None:
             raise ValueError(f"the state of the model must hold tensors alone; {name!r} is a {type(value).__name__}")
         # Copies, since tensors that share memory are refused.
         state[name] = value.detach().cpu().contiguous().clone()
-    with whole(folder / WEIGHTS) as temporary:
+    with whole(folder / WEIGHTS, make=False) as temporary:
         temporary.write_bytes(save(state))
 
 

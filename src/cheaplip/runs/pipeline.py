@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,8 +82,8 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
     history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, fabric, progress)
     if not leading():
         return folder
+    save_weights(folder, parts.model)  # first, as it does not make the folder anew if that is gone
     history.save(folder / METRICS)
-    save_weights(folder, parts.model)
     write_result(folder, result_of(settings, data, parts, history, shows(progress)) | found)
     return folder
 
@@ -117,9 +118,10 @@ def _fitted(folder: Path, config: Config, parts: Parts, fabric: Fabric | None, p
         )
     except BaseException:
         if not begun and leading() and not (folder / checkpoint.FILE).exists():
-            (folder / CONFIG).unlink(missing_ok=True)
-            if new and not any(folder.iterdir()):
-                folder.rmdir()
+            with suppress(OSError):  # a disk that became read-only, or is gone, is told by what stopped the run
+                (folder / CONFIG).unlink(missing_ok=True)
+                if new and not any(folder.iterdir()):
+                    folder.rmdir()
         raise
 
 

@@ -46,7 +46,7 @@ def draw_curves(folder: Path, result: Mapping[str, Any], samples: Mapping[str, S
         figure = Figure(figsize=(7.2 * len(norms), 4.2), layout="constrained")
         for axes, norm in zip(np.atleast_1d(figure.subplots(1, len(norms))), norms, strict=True):
             _curves(axes, norm, [entry for entry in entries if entry.get("norm") == norm], result, samples)
-        return save(figure, folder / CURVES)
+        return save(figure, folder / CURVES, make=False)
 
 
 def _curves(axes: Any, norm: str, entries: Sequence[Entry], result: Entry, samples: Mapping[str, Samples]) -> None:
@@ -146,7 +146,7 @@ def draw_attacked(
         axes.set(xlim=(-1.5, len(x)), ylim=(1 - HEIGHT * len(rows), 1.05), aspect="equal")
         axes.axis("off")
         figure.suptitle("Below each image: the class that the network says, and ‖δ‖₂ of the change", fontsize=9)
-        return save(figure, folder / ATTACKED)
+        return save(figure, folder / ATTACKED, make=False)
 
 
 def _of_all_classes(model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:

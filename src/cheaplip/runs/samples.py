@@ -131,7 +131,7 @@ class Store:
             entries.append([found.attack, found.about, norm, found.eps, found.batches])
         names = list(self.samples)
         about = json.dumps({"format": FORMAT, "names": names, "entries": entries})
-        with whole(self.file) as temporary, temporary.open("wb") as stream:
+        with whole(self.file, make=False) as temporary, temporary.open("wb") as stream:
             np.savez(stream, allow_pickle=False, about=np.array(about), **arrays)
 
     def _about(self, attack: AnyAttack) -> str:

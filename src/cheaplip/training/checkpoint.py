@@ -11,11 +11,13 @@ import torch
 
 from cheaplip.files import whole
 from cheaplip.training.history import History
+from cheaplip.training.inside import checked
 from cheaplip.training.ranks import Ranks
 from cheaplip.training.shares import gathered, own
 from cheaplip.training.state import Settings, differing, settings_of
 
 FILE, METRICS = "checkpoint.pt", "metrics.csv"
+INSIDE = "inside"
 
 
 @final
@@ -43,7 +45,7 @@ class Best:
 @final
 @dataclass
 class Checkpoint:
-    """What is saved after each epoch and restored on resumption.
+    """What is saved after each epoch, or inside one where training was stopped, and restored on resumption.
 
     Args:
         folder: where to, or None to save nothing.
@@ -53,6 +55,7 @@ class Checkpoint:
         best: the weights kept so far.
         configured: penalties and controls by name, whose settings a resumed run must share.
         measured: whether ``lower`` and ``select`` have run on the last row.
+        inside: how far the epoch after the last row is, see :mod:`cheaplip.training.inside`; None at its start.
     """
 
     folder: Path | None
@@ -62,6 +65,7 @@ class Checkpoint:
     history: History = field(default_factory=History)
     best: Best = field(default_factory=Best)
     measured: bool = True
+    inside: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Leave out what is not there."""
@@ -95,10 +99,14 @@ class Checkpoint:
                 f"cannot write checkpoints into {self.folder}: {reason}; choose a folder that is writable"
             ) from error
         if there:
-            self._restore(self.folder / FILE)
+            self._restore(self._read(self.folder / FILE))
 
     def save(self) -> None:
-        """Write the checkpoint, then the history for people to read on the way, each whole or not at all."""
+        """Write the checkpoint, then the history for people to read on the way, each whole or not at all.
+
+        Raises:
+            ValueError: if the folder is gone or cannot be written to, or the disk is full; the checkpoint before stays.
+        """
         if self.folder is None:
             return
         now = self._settings()
@@ -108,57 +116,59 @@ class Checkpoint:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"rows": self.history.rows, "best": vars(self.best), "random": random_state()}
         state |= {"settings": self.settings, "measured": self.measured}
+        state |= {} if self.inside is None else {INSIDE: self.inside}
         state = gathered(state, self.ranks)
         if self.ranks.rank:
             return
-        with whole(self.folder / FILE) as temporary:
-            torch.save(state, temporary)
-        self.history.save(self.folder / METRICS)
+        # Through a stream, as torch by itself does not tell what is wrong with the disk.
+        with whole(self.folder / FILE, make=False) as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
+        if self.inside is None:
+            self.history.save(self.folder / METRICS)
 
-    def _restore(self, path: Path) -> None:
-        state = _read(path)
+    def refusal(self, reason: str) -> ValueError:
+        """Return the error that says why the checkpoint cannot be resumed from."""
+        return ValueError(
+            f"cannot resume from {(self.folder or Path()) / FILE}: expected a checkpoint of this run, but {reason}; "
+            "resume with the settings that it was begun with, or start anew in another folder"
+        )
+
+    def _read(self, path: Path) -> Any:
+        try:
+            # weights_only: nothing in the file is run.
+            return torch.load(path, weights_only=True, map_location="cpu")
+        except OSError as error:
+            raise self.refusal("it cannot be read") from error
+        except Exception as error:  # damaged bytes can make the reader raise anything
+            raise self.refusal("it is cut short or damaged") from error
+
+    def _restore(self, state: Any) -> None:
         try:
             state = own(state, self.ranks)
         except ValueError as error:
-            raise _refusal(path, str(error)) from error
-        if not isinstance(state, dict) or set(state) != {*self.parts, *_OWN}:
-            raise _refusal(path, "it holds other parts")
+            raise self.refusal(str(error)) from error
+        if not isinstance(state, dict) or state.keys() - {INSIDE} != {*self.parts, *_OWN}:
+            raise self.refusal("it holds other parts")
         for name in differing(state["settings"], self.settings):
             was, now = state["settings"][name], self.settings[name]
-            raise _refusal(path, f"it was begun with {name} = {was}, and now has {now}")
+            raise self.refusal(f"it was begun with {name} = {was}, and now has {now}")
         for name, part in self.parts.items():
             try:
                 part.load_state_dict(state[name])
             except Exception as error:  # whatever a part makes of a state that is not its own
-                raise _refusal(path, f"its {name} holds other parts or shapes") from error
+                raise self.refusal(f"its {name} holds other parts or shapes") from error
         try:
             set_random_state(state["random"])
             vars(self.best).update(state["best"])
             self.history.rows[:], self.measured = state["rows"], state["measured"]
+            self.inside = checked(state[INSIDE]) if INSIDE in state else None
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            raise _refusal(path, "it is damaged") from error
+            raise self.refusal("it is damaged") from error
         # What a run dropped as a counter stays dropped.
         self.settings = {name: value for name, value in self.settings.items() if name in state["settings"]}
 
 
 _OWN = ("rows", "best", "random", "settings", "measured")
-
-
-def _read(path: Path) -> Any:
-    try:
-        # weights_only: nothing in the file is run.
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except OSError as error:
-        raise _refusal(path, "it cannot be read") from error
-    except Exception as error:  # damaged bytes can make the reader raise anything
-        raise _refusal(path, "it is cut short or damaged") from error
-
-
-def _refusal(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        f"cannot resume from {path}: expected a checkpoint of this run, but {reason}; "
-        "resume with the settings that it was begun with, or start anew in another folder"
-    )
 
 
 def random_state() -> dict[str, Any]:

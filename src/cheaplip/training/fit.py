@@ -84,8 +84,10 @@ def fit(
         lower_every: after every so many epochs, and the last.
         seed: of torch's global generator while training (Dropout, adversary); restored afterwards.
         checkpoint: a folder for the checkpoint and the history (``metrics.csv``), written after each epoch; None writes
-            nothing.
-        resume: go on from the checkpoint in that folder; without one there, begin.
+            nothing. With it, Ctrl-C and SIGTERM let the running step finish and save, in the main thread; a second
+            Ctrl-C stops at once.
+        resume: go on from the checkpoint in that folder; without one there, begin. Inside an epoch goes on a loader
+            with ``iterate(start)`` as :class:`cheaplip.data.BatchLoader` has it; any other begins the epoch anew.
         fabric: a Lightning Fabric of your own (devices, nodes, precision), launched; by default the model's device
             alone. With several processes each calls ``fit`` with the same arguments: the pairs are spread over them, a
             DataLoader gets a DistributedSampler, and all have the same λ. A model that ``fully_shard`` (FSDP2) has
@@ -100,8 +102,9 @@ def fit(
         The history; ``history.kept`` is the epoch whose weights were kept.
 
     Raises:
-        ValueError: for an argument out of range, an empty loader, a loss or score that is not finite, or a
-            checkpoint that is in the way or does not fit.
+        ValueError: for an argument out of range, an empty loader, a loss or score that is not finite, a
+            checkpoint that is in the way or does not fit, or a folder that cannot be written to.
+        KeyboardInterrupt: for Ctrl-C; it says how to go on.
         TypeError: for an argument of another type.
         ImportError: without Lightning Fabric (``pip install "cheaplip[cli]"``).
 
