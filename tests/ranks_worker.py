@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.distributed as dist
@@ -106,7 +107,7 @@ def fitted(fabric: Fabric, folder: Path | None = None, epochs: int = 3, **argume
     history = cl.fit(
         model,
         loader,
-        loss=nn.functional.cross_entropy,
+        loss=arguments.pop("loss", nn.functional.cross_entropy),
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
         epochs=epochs,
         penalty=penalty,
@@ -126,6 +127,20 @@ def score(model: nn.Module) -> float:
     own = -1.0 if dist.is_initialized() and dist.get_rank() else 1.0
     weights = states_of(model, torch.optim.SGD(model.parameters()))["model"].state_dict()
     return own * float(next(iter(weights.values())).sum())
+
+
+@final
+class Halting:
+    """A loss in which one process hears Ctrl-C, in the midst of an epoch."""
+
+    def __init__(self, at: int, here: bool) -> None:
+        self.calls, self.at, self.here = 0, at, here
+
+    def __call__(self, output: Tensor, y: Tensor) -> Tensor:
+        self.calls += 1
+        if self.here and self.calls == self.at:
+            signal.raise_signal(signal.SIGINT)
+        return nn.functional.cross_entropy(output, y)
 
 
 def tie(rank: int, count: int) -> list[float]:
@@ -153,6 +168,12 @@ def main(out: Path) -> None:
     found["whole"] = fitted(fabric, whole, epochs=4, renew=3, select=score)
     fitted(fabric, stopped, epochs=2, renew=3, select=score)
     found["resumed"] = fitted(fabric, stopped, epochs=4, renew=3, select=score, resume=True)
+    halted = out / f"halted-{count}"
+    try:
+        fitted(fabric, halted, epochs=4, renew=3, select=score, loss=Halting(4, rank == count - 1))
+    except KeyboardInterrupt as stop:
+        found["halted"] = str(stop)
+    found["gone on"] = fitted(fabric, halted, epochs=4, renew=3, select=score, resume=True)
     if count > 1:
         found["sharded"] = fitted(fabric, shard=True)
         found["sharded in parts"] = fitted(fabric, shard=True, accumulate=3)

@@ -114,6 +114,12 @@ def test_resumed_processes_end_with_the_same_bits(found: list[dict[str, Any]]) -
     assert not torch.equal(found[0]["whole"]["points"], found[1]["whole"]["points"])
 
 
+def test_ctrl_c_in_one_process_stops_all_at_the_same_step(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        assert "stopped in epoch 2, whose first 2 steps are saved" in process["halted"]
+        assert distance(process["gone on"], process["whole"]) == 0
+
+
 def test_all_processes_keep_the_epoch_of_the_first(found: list[dict[str, Any]]) -> None:
     assert found[0]["whole"]["kept"] == found[1]["whole"]["kept"]
     assert distance(found[0]["whole"]["weights"], found[1]["whole"]["weights"]) == 0

@@ -31,13 +31,12 @@ def train(
         if not kept.measured:
             finish()
         for epoch in range(len(history), epochs):
-            # Several processes would stop at different steps, and wait for each other.
-            alone = kept.ranks.count == 1
             said = f"stopped after epoch {epoch + 1}; {_how_to_go_on(kept)}"
-            with Stopping(kept.folder is not None and alone, said) as stop:
+            with Stopping(kept.folder is not None, said) as stop:
                 history.rows.append(_run_epoch(step, loader, epoch, kept, bar, stop))
                 kept.measured = not measure.due(epoch + 1)
                 kept.save()
+                stop.asked = max(kept.ranks.numbers(stop.asked)) > 0
             if not kept.measured:
                 finish()
     step.plain.eval()  # where there was no epoch left
@@ -55,9 +54,10 @@ def _run_epoch(
         if not steps:
             check_batch(batch)
         x, y = batch
-        step(x, y)
+        # Several processes stop at the same step, lest they wait for each other.
+        asked = step(x, y, stop.asked)
         steps += 1
-        if stop.asked and steps != length:  # the end of an epoch is saved as such
+        if asked and steps != length:  # the end of an epoch is saved as such
             if continues(loader):
                 kept.inside = inside(step, steps, (x, y), time.perf_counter() - begun)
                 kept.save()

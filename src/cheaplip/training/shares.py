@@ -11,7 +11,7 @@ from cheaplip.training.ranks import Ranks
 
 # The key under which the shares of all processes but the first lie, and whose names are of one process alone.
 SHARES = "shares"
-_OWN = ("penalty_", "loader_", "random", "settings")
+_OWN = ("penalty_", "loader_", "random", "settings", "inside")
 
 
 def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Any]:

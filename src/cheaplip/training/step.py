@@ -76,8 +76,8 @@ class Step:
         self.seen: Tensor | float = 0
         self.begun, self.classifies = False, True
 
-    def __call__(self, x: Tensor, y: Tensor) -> None:
-        """Make one step on a minibatch."""
+    def __call__(self, x: Tensor, y: Tensor, stop: bool = False) -> bool:
+        """Make one step on a minibatch; tell whether this process, or any other, was asked to stop."""
         x, y = self.fabric.to_device((x, y))
         whole, early = len(y), Figures(0.0, 0, 0.0)
         if self.accumulate > 1:
@@ -91,7 +91,9 @@ class Step:
         else:
             self.optimizer.zero_grad()
         if self.ranks.count > 1:
+            figures = figures._replace(stop=float(stop))
             terms, figures = self.ranks.agree([*self._first(), *self.others], terms, figures)
+            stop = float(figures.stop) > 0
             # Gradients are averaged over processes, whose minibatches may differ in size.
             share = self.ranks.count * whole / figures.samples
             data_loss, mean = data_loss * share, figures.loss / figures.samples
@@ -101,6 +103,7 @@ class Step:
         self.fabric.backward(objective)
         self.optimizer.step()
         self._count(figures, mean)
+        return stop
 
     def _early(self, x: Tensor, y: Tensor) -> tuple[Figures, Tensor, Tensor]:
         """Add up the gradients of all parts of a minibatch but the last; return their figures, and the last part."""
