@@ -221,7 +221,7 @@ def _content(path: Path) -> Any:
         with path.open(newline="") as file:
             return [{key: cell for key, cell in row.items() if key != "seconds"} for row in csv.DictReader(file)]
     if path.suffix == ".json":
-        return {key: value for key, value in json.loads(path.read_bytes()).items() if key != "seconds"}
+        return _timeless(json.loads(path.read_bytes()))
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
@@ -229,6 +229,12 @@ def _content(path: Path) -> Any:
             rest = {name: arrays[name].tobytes() for name in arrays.files if name != "about"}
             return about["names"], entries, rest
     return path.read_bytes()
+
+
+def _timeless(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _timeless(value) for key, value in content.items() if key != "seconds"}
+    return [_timeless(value) for value in content] if isinstance(content, list) else content
 
 
 def _run(situation: Situation, home: Path, whole: Path, seconds: float, kills: int, seed: int) -> Tally:
@@ -264,10 +270,10 @@ def main() -> int:
         shutil.copytree(run, attacked)
         took = undisturbed(evaluation(run), attacked)
         plans = [
+            (reproduction(table), table, min(15.0, tabled), 2),  # first, as it takes longest
             (TRAINING, run, trained, 3),
             (CHECKPOINT, run, trained, 3),
             (evaluation(run), attacked, took, 2),
-            (reproduction(table), table, 15.0 if tabled > 15 else tabled, 2),
         ]
         shares = [options.kills * part // 10 for *_, part in plans]
         shares[0] += options.kills - sum(shares)
