@@ -47,17 +47,17 @@ def _run_epoch(
 ) -> dict[str, float]:
     before = int(kept.history.rows[-1]["steps"]) if kept.history.rows else 0
     step.plain.train()
-    length = _length(loader)
+    length, together = _length(loader), kept.ranks.count > 1
     batches, steps, seconds = _begun(step, loader, epoch, kept, stop)
     begun = time.perf_counter() - seconds
     for batch in batches:
         if not steps:
             check_batch(batch)
         x, y = batch
-        # Several processes stop at the same step, lest they wait for each other.
-        asked = step(x, y, stop.asked)
+        told = step(x, y, stop.asked)
         steps += 1
-        if asked and steps != length:  # the end of an epoch is saved as such
+        # Several processes stop at the same step, when all were told, lest they wait for each other.
+        if (told if together else stop.asked) and steps != length:  # the end of an epoch is saved as such
             if continues(loader):
                 kept.inside = inside(step, steps, (x, y), time.perf_counter() - begun)
                 kept.save()
