@@ -195,10 +195,10 @@ def test_stopped_command_saves_inside_the_epoch_and_resumes_to_the_same_bits(
     with monkeypatch.context() as patch:
         real, steps = Step.__call__, iter(range(100))
 
-        def step(self: Step, x: Tensor, y: Tensor) -> None:
+        def step(self: Step, x: Tensor, y: Tensor, stop: bool = False) -> bool:
             if next(steps) == 12:  # the fourth of the second epoch
                 signal.raise_signal(number)
-            real(self, x, y)
+            return real(self, x, y, stop)
 
         patch.setattr(Step, "__call__", step)
         assert main(one) == status
