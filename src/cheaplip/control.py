@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from typing import Any, Protocol, final
 
 import torch
@@ -100,6 +101,8 @@ class Discrepancy:
             if value.numel() != 1:
                 raise ValueError(f"{self.measure} must be one number; got a tensor of shape {tuple(value.shape)}")
             value = value.reshape(())
+        if isinstance(value, Tensor) and (value.is_meta or value.is_complex()):
+            raise ValueError(f"{self.measure} must be one real number; got a {value.dtype} on {value.device}")
         if not isinstance(value, Tensor) or value.is_cpu:  # a look at a GPU's tensor would make it wait
             self._check(value.item() if isinstance(value, Tensor) else value)
         self.calls += 1
@@ -154,4 +157,4 @@ class Discrepancy:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -215,3 +215,23 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             layer.training = True
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Take subnormal floats for zero within, as they slow a step many times over, and restore how it was.
+
+    Numbers below 1.2e-38 in float32 are subnormal; momentum and weights that decay end there. It holds for this thread,
+    on processors that can do it.
+
+    Example:
+        >>> with flushed():
+        ...     float(torch.tensor([1e-39]) * 1) < 1e-38
+        True
+    """
+    before = float(torch.tensor([1e-39]) * 1) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)

@@ -45,6 +45,13 @@ def check_norm(p: Norm, name: str = "p") -> float | Callable[[Tensor], Tensor]:
     return value
 
 
+def _check_samples(x: Tensor) -> None:
+    """Raise unless these are samples whose norm there is."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.dim():
+        got = f"{x.dtype}, shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"samples must be a floating tensor (n, *shape); got {got}: convert it with .float()")
+
+
 def dual(p: float) -> float:
     """Return the dual exponent: 1 and inf are each other's dual, 2 is its own.
 
@@ -52,6 +59,8 @@ def dual(p: float) -> float:
         >>> dual(1.0)
         inf
     """
+    if not isinstance(p, (int, float)) or p not in _DUAL:
+        raise ValueError(f"p must be 1, 2 or inf; got {p!r}")
     return _DUAL[p]
 
 
@@ -74,6 +83,7 @@ def vector_norm(x: Tensor, p: Norm = 2) -> Tensor:
     """
     if type(p) is not float or p not in _DUAL:
         p = check_norm(p)
+    _check_samples(x)
     if not callable(p):
         norms: Tensor = torch.linalg.vector_norm(x.flatten(1) if x.dim() > 1 else x.unsqueeze(1), ord=p, dim=1)
         return norms
@@ -96,7 +106,10 @@ def span(x: Tensor) -> Tensor:
         >>> span(torch.tensor([[1.0, 3.0, -2.0]]))
         tensor([5.])
     """
-    flat = x.flatten(1)
+    _check_samples(x)
+    flat = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+    if not flat.shape[1]:
+        raise ValueError(f"samples must hold a number or more; got shape {tuple(x.shape)}")
     return flat.amax(1) - flat.amin(1)
 
 
@@ -119,6 +132,9 @@ def norm_gradient(x: Tensor, p: Norm = 2, norm: Tensor | None = None) -> Tensor:
         tensor([[ 0.6000, -0.8000]])
     """
     p = check_norm(p)
+    _check_samples(x)
+    if norm is not None and (not isinstance(norm, Tensor) or norm.shape != x.shape[:1] or norm.device != x.device):
+        raise ValueError(f"norm must be the norms of x, {len(x)} on {x.device}; got {norm!r:.80}".replace("\n", " "))
     if callable(p):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
@@ -132,6 +148,8 @@ def norm_gradient(x: Tensor, p: Norm = 2, norm: Tensor | None = None) -> Tensor:
         # Below the root of the smallest number squares are lost: there the result is shorter than 1, never longer.
         return x / per_sample(norm, x).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
     flat = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+    if not flat.numel():
+        return x
     largest = flat.abs().argmax(1, keepdim=True)
     return torch.zeros_like(flat).scatter_(1, largest, flat.gather(1, largest).sign()).view_as(x)
 
@@ -143,7 +161,9 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
         >>> per_sample(torch.ones(3), torch.ones(3, 2, 2)).shape
         torch.Size([3, 1, 1])
     """
-    return values.view(-1, *[1] * (like.dim() - 1))
+    if not (isinstance(values, Tensor) and isinstance(like, Tensor)):
+        raise TypeError(f"expected two tensors; got {type(values).__name__} and {type(like).__name__}")
+    return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
 def project_ball(x: Tensor, p: float, radius: float) -> Tensor:
@@ -164,14 +184,16 @@ def project_ball(x: Tensor, p: float, radius: float) -> Tensor:
     p_checked = check_norm(p)
     if callable(p_checked):
         raise ValueError("projection on a ball needs p = 1, 2 or inf; got a callable norm")
-    if not radius >= 0:
-        raise ValueError(f"the radius of a ball must be at least 0; got {radius}")
+    _check_samples(x)
+    if isinstance(radius, bool) or not isinstance(radius, (int, float)) or not radius >= 0:
+        raise ValueError(f"the radius of a ball must be at least 0; got {radius!r}")
     if p_checked == math.inf:
         return x.clamp(-radius, radius)
     if p_checked == 2:
         norm = vector_norm(x, 2).clamp_min(torch.finfo(x.dtype).tiny)
         return x * per_sample((radius / norm).clamp_max(1.0), x)
-    return _project_l1(x.flatten(1), radius).view_as(x)
+    flat = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+    return _project_l1(flat, radius).view_as(x) if flat.numel() else x.clone()
 
 
 def _project_l1(flat: Tensor, radius: float) -> Tensor:
@@ -202,6 +224,9 @@ def box_tensors(box: Box, like: Tensor) -> tuple[Tensor, Tensor]:
         >>> low.shape, high.shape
         (torch.Size([2, 1, 1]), torch.Size([]))
     """
+    if not isinstance(like, Tensor) or like.is_complex() or like.is_meta:
+        got = like.dtype if isinstance(like, Tensor) else type(like).__name__
+        raise TypeError(f"a box is for real tensors that hold numbers; got {got}")
     try:
         low_value, high_value = box
         low, high = (torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (low_value, high_value))

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from cheaplip.attacks.losses import check_targets, others
+from cheaplip.attacks.losses import check_call, others
 from cheaplip.attacks.protocol import Threat, checked_count, checked_norm, plain_box
 from cheaplip.attacks.region import Region
 from cheaplip.attacks.search import Found, climb, cosine, gradient_of, output_of
@@ -87,7 +87,7 @@ class Bisection:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Return the closest adversarial images found, the shape of ``x``; where there is none, the image itself."""
-        y = check_targets(x, y, regression=False)
+        y = check_call(model, x, y)
         x = x.detach()
         best = x.clone()
         if not len(x):

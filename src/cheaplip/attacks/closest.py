@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cheaplip.attacks.bisection import Bisection
 from cheaplip.attacks.libraries import DDN, FAB
-from cheaplip.attacks.losses import check_targets
+from cheaplip.attacks.losses import check_call
 from cheaplip.attacks.protocol import Attack, Threat
+from cheaplip.checks import several
 from cheaplip.modes import Model
 from cheaplip.norms import Box, per_sample, vector_norm
 
@@ -39,8 +40,8 @@ class Closest:
     minimal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        threats = [attack.threat for attack in self.attacks]
-        if not threats or any(threat != threats[0] or threat.eps is not None for threat in threats):
+        threats = [getattr(attack, "threat", None) for attack in several(self.attacks, "attacks", "attacks")]
+        if not threats or any(threat is None or threat != threats[0] or threat.eps is not None for threat in threats):
             raise ValueError(
                 "attacks must be one or more that make the change small, all in the same norm and box; got "
                 f"{', '.join(map(repr, threats)) or 'none'}"
@@ -58,7 +59,7 @@ class Closest:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Return the closest adversarial images found, the shape of ``x``; where there is none, the image itself."""
-        y = check_targets(x, y, regression=False)
+        y = check_call(model, x, y)
         best = x.detach().clone()
         nearest = x.new_full((len(x),), math.inf)
         for attack in self.attacks if len(x) else ():

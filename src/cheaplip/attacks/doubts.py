@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cheaplip.attacks.losses import LOSSES, check_output
+from cheaplip.attacks.losses import LOSSES, check_call, check_classes, check_output
 from cheaplip.modes import Model
 
 # Functions that squash what they get, and those whose outputs are logits again.
@@ -40,14 +40,18 @@ def doubts(model: Model, x: Tensor, y: Tensor) -> tuple[str, ...]:
         >>> doubts(squashed, torch.rand(4, 2), torch.zeros(4, dtype=torch.int64))
         ('the model ends with sigmoid: attack the logits that go into it',)
     """
+    y = check_call(model, x, y)
     found = []
     ending = Ending()
     with torch.enable_grad(), ending:
         leaf = x.detach().clone().requires_grad_()
         output = model(leaf)
     check_output(output, y, regression=False)
+    if bool(output.isnan().any()):
+        raise ValueError("the model's output is NaN: check its weights and the data")
     if not output.requires_grad:
         return ("the model's output has no gradient by its input: only attacks without gradients can break it",)
+    check_classes(output, y)
     z = output.detach()
     (gradient,) = torch.autograd.grad(output, leaf, LOSSES["cross-entropy"](z, y, y))
     with torch.no_grad():

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cheaplip.attacks.losses import LOSSES, REGRESSION, check_output, check_targets, target_class
+from cheaplip.attacks.losses import LOSSES, REGRESSION, check_call, check_classes, check_output, target_class
 from cheaplip.attacks.protocol import Threat, checked_count, checked_eps, checked_norm, plain_box
 from cheaplip.attacks.region import Region
 from cheaplip.attacks.search import Found, climb, cosine, last_point, output_of
+from cheaplip.checks import several
 from cheaplip.modes import Model
 from cheaplip.norms import Box, box_tensors, project_ball
 
@@ -102,7 +103,7 @@ class PGD:
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Return the changed images, the shape of ``x``; the model is used as it stands and left alone."""
         regression = REGRESSION in self.loss
-        y = check_targets(x, y, regression)
+        y = check_call(model, x, y, regression)
         x = x.detach()
         if not len(x):
             return x.clone()
@@ -196,15 +197,17 @@ class PaperPGD:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Return the changed images, the shape of ``x``; the model is used as it stands and left alone."""
-        y = check_targets(x, y, regression=False)
+        y = check_call(model, x, y)
         x = x.detach()
         point = x.clone()
         bounds = None if self.box is None else box_tensors(self.box, x)
-        for _ in range(self.steps if len(x) else 0):
+        for step in range(self.steps if len(x) else 0):
             with torch.enable_grad():
                 leaf = point.detach().requires_grad_()
                 z = model(leaf)
                 check_output(z, y, regression=False)
+                if step == 0:
+                    check_classes(z, y)
                 (gradient,) = torch.autograd.grad(F.cross_entropy(z, y, reduction="sum"), leaf)
             point = x + project_ball(point.add(gradient.sign(), alpha=self.step) - x, 2, self.eps)
             if bounds is not None:
@@ -213,9 +216,10 @@ class PaperPGD:
 
 
 def _checked_losses(loss: str | tuple[str, ...]) -> tuple[str, ...]:
-    losses = (loss,) if isinstance(loss, str) else tuple(loss)
+    losses = (loss,) if isinstance(loss, str) else tuple(several(loss, "loss", "names"))
     known = ", ".join(f'"{name}"' for name in LOSSES)
-    if not losses or not all(name in LOSSES for name in losses) or len(set(losses)) < len(losses):
+    each = all(isinstance(name, str) and name in LOSSES for name in losses)
+    if not losses or not each or len(set(losses)) < len(losses):
         raise ValueError(f"loss must be one or several different ones of {known}; got {loss!r}")
     if REGRESSION in losses and len(losses) > 1:
         raise ValueError(f'loss="{REGRESSION}" is for regressions and stands alone; got {loss!r}')

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -94,12 +94,34 @@ def target_class(z: Tensor, y: Tensor, rank: int) -> Tensor:
     return others(z, y).topk(rank + 1, dim=1).indices[:, rank]
 
 
-def check_targets(x: Tensor, y: Tensor, regression: bool) -> Tensor:
-    """Return the labels as int64, or the values of a regression; raise where they do not fit."""
+def check_call(model: Any, x: Any, y: Any, regression: bool = False) -> Tensor:
+    """Return the labels as int64, or the values of a regression; raise where an attack cannot be called with these."""
+    if not callable(model) or isinstance(model, type):
+        raise TypeError(f"the model must be a module or a function of images; got {type(model).__name__}")
+    return check_targets(x, y, regression)
+
+
+def check_images(x: Any) -> None:
+    """Raise unless these are images."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"images must be a tensor (n, *shape); got {type(x).__name__}: convert them by torch.as_tensor")
     if not x.is_floating_point():
         raise TypeError(f"images must be floating; got {x.dtype}: convert them with .float()")
-    if x.dim() < 2:
-        raise ValueError(f"images must have shape (n, *shape), at least two dimensions; got {tuple(x.shape)}")
+    if x.dim() < 2 or 0 in x.shape[1:]:
+        raise ValueError(f"images must have shape (n, *shape), two dimensions or more; got {tuple(x.shape)}")
+    if x.is_meta or x.layout != torch.strided:
+        raise ValueError(f"images must hold numbers, all of them; got a tensor on {x.device} of layout {x.layout}")
+
+
+def check_targets(x: Any, y: Any, regression: bool) -> Tensor:
+    """Return the labels as int64, or the values of a regression; raise where they do not fit."""
+    check_images(x)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"labels must be a tensor; got {type(y).__name__}: convert them by torch.as_tensor")
+    if y.device != x.device or y.layout != torch.strided:
+        raise ValueError(
+            f"images and labels must lie on one device, unsparse; got {x.device} and {y.device} ({y.layout})"
+        )
     if y.dim() < 1 or len(x) != len(y):
         raise ValueError(f"images and labels must be equally many; got shapes {tuple(x.shape)} and {tuple(y.shape)}")
     if regression:

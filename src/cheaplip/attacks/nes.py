@@ -8,11 +8,12 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from cheaplip.attacks.losses import check_classes, check_targets, margin, others
+from cheaplip.attacks.losses import check_call, check_classes, margin, others
 from cheaplip.attacks.protocol import Threat, checked_count, checked_eps, checked_norm, plain_box
 from cheaplip.attacks.queries import Queries, queries_of
 from cheaplip.attacks.region import Region, normal_like
 from cheaplip.attacks.search import Found, cosine, steepest
+from cheaplip.checks import several
 from cheaplip.modes import Model
 from cheaplip.norms import Box
 
@@ -88,7 +89,8 @@ class NES:
         put(self, "probe", None if self.probe is None else checked_eps(self.probe, "probe"))
         checked_count(self.directions, "directions")
         if self.loss is not None:
-            put(self, "loss", (self.loss,) if isinstance(self.loss, str) else tuple(self.loss))
+            names = [self.loss] if isinstance(self.loss, str) else several(self.loss, "loss", "names")
+            put(self, "loss", tuple(names))
             if self.loss not in (LOSSES, LOSSES[::-1], LOSSES[:1], LOSSES[1:]):
                 raise ValueError(f'loss must be "margin", "cross-entropy", both or None; got {self.loss!r}')
         least = 1 + 3 * len(self.loss or LOSSES[:1])
@@ -110,7 +112,7 @@ class NES:
     def __call__(self, model: Model | Queries, x: Tensor, y: Tensor) -> Tensor:
         """Return the changed images, the shape of ``x``; the model is asked, never looked into."""
         queries = queries_of(model, self.access)
-        y = check_targets(x, y, regression=False)
+        y = check_call(model, x, y)
         x = x.detach()
         if not len(x):
             return x.clone()

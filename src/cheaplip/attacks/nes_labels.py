@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from cheaplip.attacks.losses import check_targets
+from cheaplip.attacks.losses import check_call
 from cheaplip.attacks.nes import AT_ONCE, Directions
 from cheaplip.attacks.protocol import Threat, checked_count, checked_eps, checked_norm, plain_box
 from cheaplip.attacks.queries import Queries, queries_of
@@ -87,7 +87,7 @@ class NESLabels:
     def __call__(self, model: Model | Queries, x: Tensor, y: Tensor) -> Tensor:
         """Return the changed images, the shape of ``x``; the model is asked, never looked into."""
         queries = queries_of(model, self.access)
-        y = check_targets(x, y, regression=False)
+        y = check_call(model, x, y)
         x = x.detach()
         if not len(x):
             return x.clone()

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from cheaplip.attacks.losses import check_images
 from cheaplip.attacks.protocol import Threat
 from cheaplip.attacks.region import normal_like
 from cheaplip.modes import Model
@@ -53,5 +54,6 @@ class Gaussian:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Return noisy images; model and labels are not looked at."""
+        check_images(x)
         noisy = normal_like(x, self.generator).mul_(self.sigma).add_(x.detach())
         return noisy.clamp_(0.0, 1.0) if self.clamp else noisy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import zipfile
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import final
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cheaplip.attacks.losses import check_call
 from cheaplip.attacks.placing import SHAPES, AreaRange, area_range, lay
 from cheaplip.attacks.protocol import PlainBox, Threat, plain_box
 from cheaplip.attacks.queries import queries_of
@@ -106,7 +106,7 @@ class Patch:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Return the images with the patch on each; model and labels are not looked at."""
-        return self.lay(x.detach(), self.generator)
+        return self.lay(x.detach() if isinstance(x, Tensor) else x, self.generator)
 
     def lay(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return images with the patch on each, at places that the generator draws."""
@@ -122,13 +122,18 @@ class Patch:
         Args:
             picture: ``(channels, height, width)``, in the box; resized to the patch's.
         """
+        if not isinstance(picture, Tensor) or picture.dim() != 3 or 0 in picture.shape or picture.is_complex():
+            got = tuple(picture.shape) if isinstance(picture, Tensor) else type(picture).__name__
+            raise ValueError(f"picture must be real numbers, (channels, height, width); got {got}")
+        if picture.device != self.picture.device:
+            raise ValueError(f"picture must lie on {self.picture.device}, as the patch does; got {picture.device}")
         side = self.picture.shape[-1]
         resized = F.interpolate(picture[None].to(self.picture), (side, side), mode="bilinear", align_corners=False)
         return dataclasses.replace(self, picture=resized[0])
 
     def noise(self, seed: int = 0) -> Patch:
         """Return a patch of the same shape, size and places that shows uniform noise: a control."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(whole_number(seed, "seed", 0))
         drawn = torch.rand(self.picture.shape, generator=generator, dtype=self.picture.dtype)
         low, high = box_tensors(self.box, drawn[None])
         return dataclasses.replace(self, picture=low + (high - low) * drawn)
@@ -158,8 +163,9 @@ class Patch:
             for name in ("area", "box"):
                 about[name] = tuple(tuple(part) if isinstance(part, list) else part for part in about[name])
             return Patch(picture, **about)
-        except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} holds no patch, or a damaged one: {' '.join(str(error).split())}") from error
+        except Exception as error:  # whatever zip, numpy or json make of a damaged file
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{path} holds no patch, or a damaged one: {reason}") from error
 
 
 @final
@@ -204,6 +210,11 @@ def success(model: Model, patch: Patch, x: Tensor, y: Tensor, *, seed: int = 0, 
     Raises:
         ValueError: if no image is of another class.
     """
+    y = check_call(model, x, y)
+    if not isinstance(patch, Patch):
+        raise TypeError(f"patch must be a Patch; got {type(patch).__name__}")
+    whole_number(seed, "seed", 0)
+    whole_number(batch_size, "batch_size")
     rows = (y != patch.target).nonzero().squeeze(1)
     if not len(rows):
         raise ValueError(f"success needs images of other classes than the target {patch.target}; got none")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cheaplip.attacks.losses import check_classes, check_output
+from cheaplip.attacks.losses import check_call, check_classes, check_images, check_output
 from cheaplip.attacks.patch import Patch, boxed, success
 from cheaplip.attacks.placing import AreaRange, area_range, lay
 from cheaplip.checks import number, whole_number
@@ -68,6 +68,8 @@ def train_patch(
         torch.Size([1, 5, 5])
     """
     _check(x, steps, batch_size, rate)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function, or None; got {type(progress).__name__}")
     low, top = box_tensors(boxed(box), x)
     picture = _grey(x, low, top, _side(x, area, shape) if side is None else side)
     # Checked before anything is trained.
@@ -125,6 +127,9 @@ def easiest_target(model: Model, x: Tensor, y: Tensor, *, steps: int = TRIAL, se
         >>> easiest_target(model, torch.rand(20, 1, 8, 8), torch.arange(20) % 2, steps=2) in (0, 1, 2)
         True
     """
+    y = check_call(model, x, y)
+    whole_number(steps, "steps")
+    whole_number(seed, "seed", 0)
     with torch.no_grad():
         z = model(x)
     check_output(z, y, regression=False)
@@ -145,6 +150,7 @@ def easiest_target(model: Model, x: Tensor, y: Tensor, *, steps: int = TRIAL, se
 
 
 def _check(x: Tensor, steps: int, batch_size: int, rate: float) -> None:
+    check_images(x)
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.is_floating_point() or not len(x):
         raise ValueError(
             f"a patch is trained on floating images (n, channels, height, width), 1 or 3 channels; got {x.dtype}, "

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cheaplip.attacks.losses import check_images
+from cheaplip.attacks.protocol import device_of
 from cheaplip.checks import number
 from cheaplip.norms import per_sample
 
@@ -34,6 +36,7 @@ def lay(
         rotation: the largest angle to either side, in degrees.
         generator: where places are drawn; None for torch's global generator.
     """
+    check_images(x)
     if x.dim() != 4 or x.shape[1] != picture.shape[0] or min(x.shape[2:]) < 2:
         raise ValueError(
             f"a patch of {picture.shape[0]} channels needs images (n, {picture.shape[0]}, height, width), 2 pixels "
@@ -58,7 +61,7 @@ def placed(
         each pixel it covers, from 0 to 1, ``(n, 1, height, width)``.
     """
     n, _, height, width = x.shape
-    device = x.device if generator is None else generator.device
+    device = device_of(generator, x.device)
     drawn = torch.rand(4, n, generator=generator, device=device, dtype=x.dtype).to(x.device)
     low, high = area_range(area)
     pixels = (low + (high - low) * drawn[0]) * height * width

@@ -9,6 +9,7 @@ from typing import Protocol, cast, final
 import torch
 from torch import Tensor
 
+from cheaplip.checks import number
 from cheaplip.modes import Model
 from cheaplip.norms import Box, box_tensors, check_norm, vector_norm
 
@@ -60,6 +61,16 @@ class Threat:
         Returns:
             Booleans ``(n,)``; False for a change that is not finite.
         """
+        if not isinstance(x, Tensor) or not isinstance(x_adv, Tensor):
+            raise TypeError(f"images must be tensors; got {type(x).__name__} and {type(x_adv).__name__}")
+        if x.shape != x_adv.shape or x.dim() < 2 or not (x.is_floating_point() and x_adv.is_floating_point()):
+            raise ValueError(
+                f"images must be floating and of one shape (n, *shape); got {x.dtype}, {tuple(x.shape)} and "
+                f"{x_adv.dtype}, {tuple(x_adv.shape)}"
+            )
+        if x.device != x_adv.device:
+            raise ValueError(f"images must lie on one device; got {x.device} and {x_adv.device}")
+        number(tolerance, "tolerance", low=0)
         inside = torch.isfinite(x_adv).flatten(1).all(1)
         if self.eps is not None and self.norm is not None:
             rounding = 4 * torch.finfo(x.dtype).eps * vector_norm(x, self.norm)
@@ -94,6 +105,15 @@ class Attack(Protocol):
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Return the changed images."""
         ...
+
+
+def device_of(generator: torch.Generator | None, like: torch.device) -> torch.device:
+    """Return where a generator draws; without one it is where the images are."""
+    if generator is None:
+        return like
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, or None; got {type(generator).__name__}")
+    return generator.device
 
 
 def checked_norm(norm: float | str) -> float:

@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from cheaplip.attacks.losses import check_images
 from cheaplip.modes import Model
 
 ACCESS = ("scores", "labels")
@@ -35,6 +36,8 @@ class Queries:
     __slots__ = ("_answer", "_per_image", "access", "count")
 
     def __init__(self, ask: Callable[[Tensor], Tensor], access: str) -> None:
+        if not callable(ask) or isinstance(ask, type):
+            raise TypeError(f"the model must be a module or a function of images; got {type(ask).__name__}")
         if access not in ACCESS:
             raise ValueError(f'access must be "scores" or "labels"; got {access!r}')
         self.access = access
@@ -56,6 +59,7 @@ class Queries:
             images: which image of the attacked batch each point is asked for, int64 ``(n,)``, for :attr:`per_image`;
                 None where point k is asked for image k.
         """
+        check_images(points)
         with torch.no_grad():
             answers = self._answer(points.detach(), images).detach()
         self.count += len(points)

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from cheaplip.attacks.protocol import PlainBox
+from cheaplip.attacks.protocol import PlainBox, device_of
 from cheaplip.norms import box_tensors, per_sample, project_ball, vector_norm
 
 
@@ -16,12 +16,13 @@ def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw N(0, 1) in the shape of ``x``, from the generator or else from torch's global one."""
     if generator is None:
         return torch.randn_like(x)
-    return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+    device = device_of(generator, x.device)
+    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
 
 
 def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw from the open interval (-1, 1) in the shape of ``x``, as :func:`normal_like` does."""
-    device = x.device if generator is None else generator.device
+    device = device_of(generator, x.device)
     drawn = torch.rand(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
     margin = torch.finfo(x.dtype).eps
     return drawn.mul_(2).sub_(1).clamp_(-1 + margin, 1 - margin)

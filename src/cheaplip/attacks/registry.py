@@ -12,6 +12,7 @@ from cheaplip.attacks.nes import NES
 from cheaplip.attacks.nes_labels import NESLabels
 from cheaplip.attacks.noise import Gaussian
 from cheaplip.attacks.protocol import Attack, checked_eps
+from cheaplip.checks import several
 from cheaplip.norms import Box
 
 # name: (how to make it for a radius and a box, the radius if none is given; None where there is no radius)
@@ -56,7 +57,7 @@ def named(name: str, *, eps: float | None = None, box: Box | None = (0.0, 1.0)) 
         >>> named("pgd", eps=1.5).threat.eps
         1.5
     """
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise ValueError(f"unknown attack {name!r}: choose among {', '.join(NAMES)}")
     make, radius = _REGISTRY[name]
     if radius is None and eps is not None:
@@ -83,10 +84,12 @@ def suite(names: Iterable[str], eps: Sequence[float] | None = None, box: Box | N
         >>> list(suite(["noise", "pgd"], eps=[1.0, 1.5]))
         ['noise', 'pgd@1', 'pgd@1.5']
     """
-    names = list(names)
+    names = several(names, "names", "attacks")
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names must be texts; got {names!r}")
     if len(set(names)) < len(names):
         raise ValueError(f"each attack may be named once; got {', '.join(names)}")
-    eps = None if eps is None else [checked_eps(radius) for radius in eps]
+    eps = None if eps is None else [checked_eps(radius) for radius in several(eps, "eps", "radii")]
     if eps is not None and (not len(eps) or len(set(eps)) < len(eps)):
         raise ValueError(f"eps must hold one or more different radii; got {list(eps)}")
     made: dict[str, Attack] = {}

@@ -66,7 +66,12 @@ def gradient_of(model: Model, point: Tensor, y: Tensor, loss: str, target: Tenso
             "follow: take a model without detach, argmax or no_grad inside, or an attack without gradients"
         )
     z = output.detach()
-    (gradient,) = torch.autograd.grad(output, leaf, LOSSES[loss](z, y, target))
+    try:
+        slope = LOSSES[loss](z, y, target)
+    except RuntimeError:
+        check_classes(z, y)  # not done at every step, as a look at a GPU's labels makes it wait
+        raise
+    (gradient,) = torch.autograd.grad(output, leaf, slope)
     return z, gradient
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, final
 
+LONGEST = 800  # characters of a message; what is left out of a longer one is in its middle
 DONE, FAILED, BAD_INPUT, REFUTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
@@ -71,7 +72,10 @@ def _run(arguments: list[str]) -> int:
 
     check_configs(arguments)
     parser = make_parser()
-    chosen = parser.parse_args(arguments)
+    try:
+        chosen = parser.parse_args(arguments)
+    except OverflowError as error:
+        raise ValueError("a number in the settings is larger than any float: write one below 1e308") from error
     if chosen.command is None:
         parser.print_help()
         return DONE
@@ -90,8 +94,14 @@ def _print_anything() -> None:
 def _say(message: str, status: int) -> int:
     rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK") if os.environ.get(name, "0") != "0"), None)
     speaker = "cheaplip" if rank is None else f"cheaplip, process {rank}"
-    print(f"{speaker}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{speaker}: {_sentence(message)}", file=sys.stderr)
     return status
+
+
+def _sentence(message: str) -> str:
+    """Return one line that can be read: what a file says in it commands no terminal and fills no screen."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 3 :]}"
 
 
 def _how_to_go_on(arguments: list[str]) -> str:

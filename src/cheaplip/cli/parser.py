@@ -125,7 +125,9 @@ def make_parser() -> ArgumentParser:
             command.add_argument("run", metavar="RUN", help="the run folder")
         elif name == "bounds":
             command.add_argument(
-                "target", metavar="RUN|pkg.mod:factory", help="run folder, or a function that makes a model"
+                "target",
+                metavar="RUN|pkg.mod:factory",
+                help="run folder, or your function that makes a model, whose code is run",
             )
         elif name in ("report", "compare"):
             command.add_argument("runs", metavar="RUN", nargs="+", help="run folders")

@@ -43,7 +43,7 @@ def count(loader: Any) -> int | None:
     """Return how many images a loader has, or None where that cannot be known in advance."""
     pair = _pair(loader)
     if pair is not None:
-        return len(pair[0])
+        return len(pair[0]) if pair[0].dim() else None
     found = loader if isinstance(loader, Dataset) else getattr(loader, "dataset", None)
     if found is None:
         found = getattr(loader, "dataset_size", None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cheaplip.checks import several
 from cheaplip.evaluation.results import Result
 from cheaplip.lipschitz import certify
 from cheaplip.modes import Model
@@ -42,7 +43,7 @@ def radii_of(
         found = {float(threat.eps) for threat in ours.values() if threat.eps}
         found |= {eps for name in ours for eps in radii.get(name, ())}
         return tuple(sorted(found)) or RADII
-    asked = tuple(wanted)
+    asked = tuple(several(wanted, "certify", "radii"))
     for eps in asked:
         if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
             raise ValueError(f"certify must be True, False or radii, finite numbers above 0; got {eps!r}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.attacks.protocol import checked_eps
+from cheaplip.checks import several
 from cheaplip.evaluation.attacking import (
     AnyAttack,
     Cache,
@@ -87,12 +88,12 @@ def evaluate(
         >>> r["clean"].images, r["pgd"].images
         (50, 20)
     """
-    attacks = dict(attacks or {})
-    _check_arguments(attacks, seed, limit, batch_size)
+    attacks = _named(attacks)
+    _check_arguments(attacks, seed, limit, batch_size, cache)
     reads = {name: _read_off(name, radii) for name, attack in attacks.items() if is_minimal(attack)}
     proofs = radii_of(certify, attacks, reads)
     used = modules_of(model, modules)
-    place = device_of(used) if device is None else torch.device(device)
+    place = device_of(used) if device is None else _device(device)
     total = count(loader)
     if total is not None:
         total += len(attacks) * min(total, total if limit is None else limit)
@@ -199,15 +200,33 @@ def _joined(name: str, attack: AnyAttack, outcomes: Sequence[Outcome]) -> Result
 def _read_off(name: str, radii: Sequence[float] | Mapping[str, Sequence[float]]) -> list[float]:
     """Return the radii for one attack."""
     mine = radii.get(name, ()) if isinstance(radii, Mapping) else radii
-    return [checked_eps(eps, "each of radii") for eps in mine]
+    return [checked_eps(eps, "each of radii") for eps in several(mine, "radii", "numbers above 0")]
 
 
-def _check_arguments(attacks: dict[str, AnyAttack], seed: int, limit: int | None, batch_size: int) -> None:
+def _named(attacks: Mapping[str, AnyAttack] | None) -> dict[str, AnyAttack]:
+    if attacks is not None and not isinstance(attacks, Mapping):
+        raise TypeError(f"attacks must be attacks by name, a dictionary, or None; got {type(attacks).__name__}")
+    return dict(attacks or {})
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'device must be one that torch knows, such as "cpu" or "cuda"; got {device!r}') from error
+
+
+def _check_arguments(
+    attacks: dict[str, AnyAttack], seed: int, limit: int | None, batch_size: int, cache: Cache | None
+) -> None:
     if "clean" in attacks:
         raise ValueError('the name "clean" is taken by the accuracy without attack: rename that attack')
     for name, attack in attacks.items():
         if not callable(attack):
             raise TypeError(f"attack {name!r} must be callable as attack(model, x, y); got {type(attack).__name__}")
+    if cache is not None and not (hasattr(cache, "get") and hasattr(cache, "put")):
+        raise TypeError(f"cache must have get and put, or be None; got {type(cache).__name__}")
     for what, value, least in (("seed", seed, 0), ("limit", limit, 1), ("batch_size", batch_size, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        wanted = what != "limit" or value is not None
+        if wanted and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise ValueError(f"{what} must be a whole number of at least {least}; got {value!r}")

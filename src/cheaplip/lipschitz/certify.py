@@ -120,6 +120,8 @@ def certify(
     norm = checked(p, "auto", domain)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    if not (isinstance(seconds, (int, float)) and seconds >= 0):
+        raise ValueError(f"seconds must be a number of at least 0; got {seconds!r}")
     shape = shape_of(x)
     within = box if domain == "box" else None
     _check_samples(x, y, within)
@@ -172,6 +174,8 @@ def _check_samples(x: Tensor, y: Tensor, box: Box | None) -> None:
         raise ValueError(
             f"x and y must be equally many, at least one; got {len(x)} and labels of shape {tuple(y.shape)}"
         )
+    if x.is_meta or y.device != x.device:
+        raise ValueError(f"x and y must lie on one device and hold numbers; got {x.device} and {y.device}")
     if not bool(torch.isfinite(x).all()):
         raise ValueError("x must be finite; got NaN or infinite numbers")
     if box is not None:

@@ -113,6 +113,8 @@ def check(certificate: Certificate, model: Model) -> Bound:
         Traceback (most recent call last):
         ValueError: the certificate does not prove ... of this model: ...
     """
+    if not isinstance(certificate, Certificate):
+        raise TypeError(f"certificate must be a Certificate; got {type(certificate).__name__}: read a file by load")
     problem = problem_of(model, certificate.shape, certificate.p, certificate.box)
     last = len(problem.graph.nodes) - 1
     places = [0, *(part.end for part in certificate.parts)]

@@ -16,6 +16,8 @@ from cheaplip.pairs.search import Search, adapt, check_search, move
 from cheaplip.pairs.starts import Start, check_pairs, scale_of
 from cheaplip.pairs.steepness import Ascent, Slopes, apply, ascent, quotient
 
+# How many last places of the largest number the points of a pair differ by at least, where nothing else is said.
+PLACES = 1000
 # Pairs are renewed a quarter at a time: one by one would cost more, all at once would forget what was found.
 GROUPS = 4
 
@@ -60,7 +62,8 @@ class Pairs(nn.Module):
             ``(u, v, gradient_u, gradient_v, quotient, step) -> (u, v)``.
         renew: the lifetime of a pair in moves; None renews only pairs that went wrong.
         box: ``(low, high)``, numbers or one number per channel, in which all points stay; None for all space.
-        min_distance: the smallest distance of a pair, in input units; by default 0.01 of the data's scale.
+        min_distance: the smallest distance of a pair, in input units; by default 0.01 of the data's scale, and at
+            least 1,000 last places of the largest number.
         step: the first τ; by default 0.05 of the data's scale, and 1 for ``"paper"``.
 
     Raises:
@@ -105,7 +108,9 @@ class Pairs(nn.Module):
         scale = scale_of(points)
         self.search, self.renew, self.count, self.moves = check_search(search, self.p_in), renew, len(u), 0
         self.start = Start(u, v) if start is None else start
-        smallest = 0.01 * scale if min_distance is None else number(min_distance, "min_distance", low=0)
+        # Points that are close beside their size differ by few last places, of which quotients come out wrong.
+        least = max(0.01 * scale, PLACES * torch.finfo(points.dtype).eps * float(points.abs().max()))
+        smallest = least if min_distance is None else number(min_distance, "min_distance", low=0)
         usual = 1.0 if search == "paper" else 0.05 * scale
         self.first_step = usual if step is None else number(step, "step", above=0)
         self.room = Room(None if box is None else box_tensors(box, points), self.p_in, smallest, points)

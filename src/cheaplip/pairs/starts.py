@@ -28,6 +28,8 @@ def check_points(x: Tensor, name: str) -> None:
         raise TypeError(f"{name} must be a floating tensor (n, *input); got {got}: convert it with .float()")
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"{name} must hold at least one sample, shape (n, *input); got {tuple(x.shape)}")
+    if x.is_meta:
+        raise ValueError(f"{name} must hold numbers; got a tensor on the device meta, which has none")
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} must be finite; got NaN or infinite entries")
 

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from cheaplip.attacks.losses import check_call, check_classes
 from cheaplip.modes import Model
 from cheaplip.penalties.differentiable import BOUNDS, Layer, chain_of, pairwise, spread
 from cheaplip.penalties.weighing import check_power, check_weight
@@ -104,6 +105,7 @@ class MarginLoss(nn.Module):
             logits: ``(n, classes)``.
             y: labels, whole numbers ``(n,)``.
         """
+        check_call(self, logits, y)
         radius = self.weight
         if self.training and self.ramp:
             radius = radius * (self.calls / self.ramp).clamp_max(1.0)
@@ -111,6 +113,8 @@ class MarginLoss(nn.Module):
         constants = pairwise(spread(list(self._layers), self.bound))
         if logits.dim() != 2 or logits.shape[1] != len(constants):
             raise ValueError(f"logits must have shape (n, {len(constants)}); got {tuple(logits.shape)}")
+        if y.is_cpu:  # a look at a GPU's labels would make it wait
+            check_classes(logits, y)
         return nn.functional.cross_entropy(logits + radius * constants[y], y)
 
 

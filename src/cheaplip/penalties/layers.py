@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from cheaplip.checks import whole_number
 from cheaplip.modes import Model, evaluating, unwrap
+from cheaplip.pairs.starts import check_points
 from cheaplip.penalties.weighing import check_power, check_weight
 
 # Lipschitz constants of elementwise and shape layers. Dropout and BatchNorm are taken as in eval mode.
@@ -61,6 +63,8 @@ class LayerProductPenalty(nn.Module):
     def __init__(self, model: nn.Module, x: Tensor, *, weight: float, power: int = 1, seed: int = 0) -> None:
         super().__init__()
         self.power = check_power(power)
+        check_points(x, "x")
+        whole_number(seed, "seed", 0)
         self.register_buffer("weight", torch.tensor(check_weight(weight), device=x.device))
         self.register_buffer("value", torch.tensor(0.0, device=x.device))
         generator = torch.Generator().manual_seed(seed)

@@ -27,8 +27,10 @@ def check_minibatch(x: Any) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"the minibatch must be a floating tensor (batch, *input); got {got}: convert it with .float()")
-    if x.dim() < 2 or not len(x):
+    if x.dim() < 2 or not x.numel():
         raise ValueError(f"the minibatch must have shape (batch, *input), batch >= 1; got {tuple(x.shape)}")
+    if x.is_meta:
+        raise ValueError("the minibatch must hold numbers; got a tensor on the device meta, which has none")
 
 
 def check_fits(x: Any, like: Tensor) -> None:

@@ -12,6 +12,6 @@ def check_weight(weight: float) -> float:
 
 def check_power(power: int) -> int:
     """Return the power, or raise: it must be 1 or 2."""
-    if power not in (1, 2):
+    if not isinstance(power, int) or power not in (1, 2):
         raise ValueError(f"power must be 1 or 2; got {power!r}")
     return power

@@ -125,7 +125,7 @@ def read_config(folder: Path) -> Config:
             raise ValueError("input must have a shape, and classes or null, of whole numbers above 0")
         return Config(from_mapping(TrainSettings, values), shape, classes, written_by)
 
-    return _read(folder / CONFIG, parse, yaml.YAMLError)
+    return _read(folder / CONFIG, parse, yaml.YAMLError, RecursionError, OverflowError)
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -37,7 +37,7 @@ class About:
     def allows(self, value: float) -> bool:
         """Tell whether a number is finite and in the range."""
         return (
-            math.isfinite(value)
+            abs(value) <= sys.float_info.max  # whole numbers may be larger than any float
             and (self.low is None or value >= self.low)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)

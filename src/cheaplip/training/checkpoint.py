@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 
 from cheaplip.files import whole
+from cheaplip.training.checks import holds_a_training
 from cheaplip.training.history import History
 from cheaplip.training.inside import checked
 from cheaplip.training.ranks import Ranks
@@ -149,6 +150,8 @@ class Checkpoint:
             raise self.refusal(str(error)) from error
         if not isinstance(state, dict) or state.keys() - {INSIDE} != {*self.parts, *_OWN}:
             raise self.refusal("it holds other parts")
+        if not holds_a_training(state):
+            raise self.refusal("it is damaged")
         for name in differing(state["settings"], self.settings):
             was, now = state["settings"][name], self.settings[name]
             raise self.refusal(f"it was begun with {name} = {was}, and now has {now}")

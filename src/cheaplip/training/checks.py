@@ -102,6 +102,8 @@ def check_batch(batch: Any) -> None:
     x, y = batch
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         raise TypeError(f"the loader must give pairs of tensors (x, y); got {_named(x)} and {_named(y)}")
+    if x.is_meta or y.is_meta:
+        raise ValueError("x and y of a minibatch must hold numbers; got a tensor on the device meta, which has none")
     if not x.dim() or not y.dim() or len(x) != len(y):
         raise ValueError(
             f"x and y of a minibatch must have as many rows; got shapes {tuple(x.shape)} and {tuple(y.shape)}"
@@ -131,6 +133,30 @@ def checked_score(score: Any, epoch: int, name: str = "select") -> float:
     if not math.isfinite(value):
         raise ValueError(f"{name} must return a finite score; got {value} in epoch {epoch}")
     return value
+
+
+def holds_a_training(state: dict[str, Any]) -> bool:
+    """Tell whether what no part of the training checks for itself is of the kind that a checkpoint is made of."""
+    rows, best = state["rows"], state["best"]
+    right = isinstance(rows, list) and isinstance(state["settings"], dict) and isinstance(state["measured"], bool)
+    if not right or not isinstance(best, dict) or best.keys() != {"state", "score", "epoch", "eligible"}:
+        return False
+    # Each row tells the weights of all penalties that have one.
+    with_weight = (name for name, part in state.items() if isinstance(part, dict) and "weight" in part)
+    penalties = [int(name[8:]) for name in with_weight if name.startswith("penalty_")]
+    columns = {"epoch", "steps", "loss", "seconds"} | {f"weight_{k + 1}" if k else "weight" for k in penalties}
+    whole_numbers = [best["epoch"]]
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not columns <= row.keys():
+            return False
+        if not all(isinstance(name, str) and isinstance(value, (int, float)) for name, value in row.items()):
+            return False
+        if row["epoch"] != number:
+            return False
+        whole_numbers.append(row["steps"])
+    kept = best["state"] is None or isinstance(best["state"], dict)
+    number_like = isinstance(best["score"], (int, float)) and isinstance(best["eligible"], bool)
+    return kept and number_like and all(isinstance(n, int) and 0 <= n < 2**63 for n in whole_numbers)
 
 
 def _named(value: Any) -> str:

@@ -69,7 +69,7 @@ class APGD:
         put(self, "box", plain_box(self.box))
         for name in ("steps", "restarts", "targets"):
             checked_count(getattr(self, name), name)
-        if self.loss not in _LOSSES:
+        if not isinstance(self.loss, str) or self.loss not in _LOSSES:
             known = ", ".join(f'"{loss}"' for loss in _LOSSES)
             raise ValueError(f"loss must be one of {known}; got {self.loss!r}")
 

@@ -14,7 +14,7 @@ from cheaplip.attacks.libraries.foolbox import as_foolbox, two_or_inf
 from cheaplip.attacks.libraries.frame import SIGNS, Frame, needed_box
 from cheaplip.attacks.libraries.run import confirmed, right_rows
 from cheaplip.attacks.libraries.shell import library, set_aside
-from cheaplip.attacks.losses import check_targets
+from cheaplip.attacks.losses import check_call
 from cheaplip.attacks.protocol import Threat, checked_count, plain_box
 from cheaplip.attacks.queries import Queries, queries_of
 from cheaplip.modes import Model
@@ -77,6 +77,7 @@ class HopSkipJump:
     def __call__(self, model: Model | Queries, x: Tensor, y: Tensor) -> Tensor:
         """Return the nearest misclassified images found, the shape of ``x``; the image itself where there is none."""
         attack = _hop_skip_jump()(steps=self.steps, constraint="l2" if self.norm == 2 else "linf")
+        y = check_call(model, x, y)
         most = max(1, int(_NUMBERS / (100 * math.sqrt(self.steps) * max(1, x[:1].numel()))))
         return _walk(attack, most, self.threat, self.generator, model, x, y)
 
@@ -129,6 +130,7 @@ class Boundary:
     def __call__(self, model: Model | Queries, x: Tensor, y: Tensor) -> Tensor:
         """Return the nearest misclassified images found, the shape of ``x``; the image itself where there is none."""
         attack = library("foolbox").attacks.BoundaryAttack(steps=self.steps)
+        y = check_call(model, x, y)
         return _walk(attack, max(1, len(x)), self.threat, self.generator, model, x, y)
 
 
@@ -143,7 +145,7 @@ def _walk(
 ) -> Tensor:
     """Run an attack on the images that have a starting point, ``most`` at a time, and confirm what it found."""
     queries = queries_of(model, "labels")
-    y, x = check_targets(x, y, regression=False), x.detach()
+    y, x = check_call(model, x, y), x.detach()
     if not len(x):
         return x.clone()
     frame = Frame(x, threat.norm or 2.0, None, plain_box(threat.box))

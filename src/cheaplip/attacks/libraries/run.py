@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cheaplip.attacks.libraries.frame import Frame
 from cheaplip.attacks.libraries.shell import Logits, logits_of, set_aside
-from cheaplip.attacks.losses import check_classes, check_targets
+from cheaplip.attacks.losses import check_call, check_classes
 from cheaplip.attacks.protocol import Threat, plain_box
 from cheaplip.attacks.queries import Queries
 from cheaplip.attacks.search import output_of
@@ -65,7 +65,7 @@ def break_within(
     Returns:
         Images in the ball and the box; those that are not broken, as they were.
     """
-    y, x = check_targets(x, y, regression=False), x.detach()
+    y, x = check_call(model, x, y), x.detach()
     if not len(x):
         return x.clone()
     frame = Frame(x, threat.norm or 2.0, threat.eps, plain_box(threat.box))
@@ -92,7 +92,7 @@ def smallest_change(
     Returns:
         The changed images, misclassified; where none was found, and where the image is misclassified, the image.
     """
-    y, x = check_targets(x, y, regression=False), x.detach()
+    y, x = check_call(model, x, y), x.detach()
     if not len(x):
         return x.clone()
     frame = Frame(x, threat.norm or 2.0, None, plain_box(threat.box))

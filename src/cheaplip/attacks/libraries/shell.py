@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cheaplip.attacks.libraries.frame import Frame
 from cheaplip.attacks.losses import check_output
+from cheaplip.attacks.protocol import device_of
 from cheaplip.attacks.search import NAN
 from cheaplip.modes import Model
 
@@ -118,7 +119,7 @@ def set_aside(generator: torch.Generator | None) -> Iterator[int]:
         ...     torch.manual_seed(seed) is not None
         True
     """
-    device = "cpu" if generator is None else generator.device
+    device = device_of(generator, torch.device("cpu"))
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=device))
     root, deaf = logging.getLogger(), logging.NullHandler()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()

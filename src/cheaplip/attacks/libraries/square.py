@@ -14,7 +14,7 @@ from torch import Tensor
 from cheaplip.attacks.libraries.frame import NORMS, Frame
 from cheaplip.attacks.libraries.run import Task, right_rows
 from cheaplip.attacks.libraries.shell import library, set_aside
-from cheaplip.attacks.losses import check_targets, margin
+from cheaplip.attacks.losses import check_call, margin
 from cheaplip.attacks.protocol import Threat, checked_count, checked_eps, checked_norm, plain_box
 from cheaplip.attacks.queries import Queries, queries_of
 from cheaplip.modes import Model
@@ -74,7 +74,7 @@ class Square:
     def __call__(self, model: Model | Queries, x: Tensor, y: Tensor) -> Tensor:
         """Return the changed images, the shape of ``x``; the model is asked for scores, and for nothing else."""
         queries = queries_of(model, self.access)
-        y, x = check_targets(x, y, regression=False), x.detach()
+        y, x = check_call(model, x, y), x.detach()
         if not len(x):
             return x.clone()
         frame, best = Frame(x, float(self.norm), self.eps, plain_box(self.box)), x.clone()
