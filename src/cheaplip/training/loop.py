@@ -36,7 +36,8 @@ def train(
                 history.rows.append(_run_epoch(step, loader, epoch, kept, bar, stop))
                 kept.measured = not measure.due(epoch + 1)
                 kept.save()
-                stop.asked = max(kept.ranks.numbers(stop.asked)) > 0
+                if max(kept.ranks.numbers(stop.asked)) > 0:  # never set back, as a signal may come just now
+                    stop.asked = True
             if not kept.measured:
                 finish()
     step.plain.eval()  # where there was no epoch left
