@@ -18,7 +18,7 @@ from rich.console import Console
 import cheaplip as cl
 from cheaplip import runs
 from cheaplip.data import load
-from cheaplip.experiments.jobs import Job, run_all
+from cheaplip.experiments.jobs import Job, Place, run_all
 from cheaplip.experiments.table1.plan import RADII, Row
 from cheaplip.settings import ControlSettings
 
@@ -75,7 +75,7 @@ def main() -> None:
             Job(name, judge, (row, Path(scratch) / str(k), {**settings, "epochs": arguments.epochs}))
             for k, (row, settings, name) in enumerate(wanted)
         ]
-        found = run_all(jobs, arguments.jobs, title="choices", progress=Console(stderr=True).is_terminal)
+        found = run_all(jobs, Place(arguments.jobs), title="choices", progress=Console(stderr=True).is_terminal)
     radius = RADII[arguments.data][1]
     print(f"| setting | train | selection, clean | PGD ε = {radius:g} | noise | Lip ≥ |\n|---|---|---|---|---|---|")
     for (row, _, name), one in zip(wanted, found, strict=True):

@@ -45,7 +45,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run jobs in this process, which is faster for a few of them, and note their names."""
     names: list[str] = []
 
-    def run_all(jobs: Sequence[Job], workers: int | None = None, **_: Any) -> list[Any]:
+    def run_all(jobs: Sequence[Job], *_: Any, **__: Any) -> list[Any]:
         names.extend(job.name for job in jobs)
         return [job.call(*job.arguments) for job in jobs]
 

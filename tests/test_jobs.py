@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cheaplip.experiments.jobs import Job, cores, run_all
+from cheaplip.experiments.jobs import Job, Place, cores, run_all
 
 
 def threads() -> int:
@@ -39,7 +39,7 @@ def die() -> None:
 
 def test_results_come_in_the_order_of_the_jobs() -> None:
     jobs = [Job(str(k), pow, (k, 2)) for k in range(5)]
-    assert run_all(jobs, workers=2) == [0, 1, 4, 9, 16]
+    assert run_all(jobs, Place(workers=2)) == [0, 1, 4, 9, 16]
 
 
 def test_no_jobs_start_no_process() -> None:
@@ -47,31 +47,31 @@ def test_no_jobs_start_no_process() -> None:
 
 
 def test_a_job_has_one_thread() -> None:
-    assert run_all([Job("threads", threads, ())], workers=1) == [1]
+    assert run_all([Job("threads", threads, ())], Place(workers=1)) == [1]
 
 
 def test_error_of_a_job_is_raised_and_what_still_runs_is_stopped(tmp_path: Path) -> None:
     first, last = tmp_path / "first", tmp_path / "last"
     jobs = [Job("a", leave, (str(first),)), Job("b", fail_after, (str(first),)), Job("c", stay, (str(last),))]
     with pytest.raises(ValueError, match="what is wrong"):
-        run_all(jobs, workers=2)
+        run_all(jobs, Place(workers=2))
     assert first.exists()
     assert not last.exists()
 
 
 def test_a_process_that_dies_is_told_in_a_sentence() -> None:
-    with pytest.raises(RuntimeError, match="finished runs are kept: give the command again"):
-        run_all([Job("dies", die, ())], workers=1)
+    with pytest.raises(ChildProcessError, match="the worker of dies died 3 times"):
+        run_all([Job("dies", die, ())], Place(workers=1))
 
 
 @pytest.mark.parametrize("workers", [0, -1])
 def test_fewer_than_one_worker_is_refused(workers: int) -> None:
     with pytest.raises(ValueError, match=f"jobs must be a whole number of at least 1; got {workers}"):
-        run_all([Job("a", pow, (2, 2))], workers=workers)
+        Place(workers=workers)
 
 
 def test_bar_shows_title_and_the_jobs_that_run(capsys: pytest.CaptureFixture[str]) -> None:
-    run_all([Job("the job", time.sleep, (1.2,), done=lambda: 0.5)], workers=1, title="table", progress=True)
+    run_all([Job("the job", time.sleep, (1.2,), done=lambda: 0.5)], Place(workers=1), title="table", progress=True)
     shown = capsys.readouterr().err
     assert "table" in shown
     assert "100%" in shown

@@ -28,7 +28,7 @@ from cheaplip.settings import ReproduceSettings
 STEPS = 3
 
 
-def at_once(jobs: Sequence[Job], workers: int | None = None, **arguments: Any) -> list[Any]:
+def at_once(jobs: Sequence[Job], *_: Any, **arguments: Any) -> list[Any]:
     return [job.call(*job.arguments) for job in jobs]
 
 

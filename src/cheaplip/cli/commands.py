@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cheaplip.cli.show import (
@@ -15,7 +16,7 @@ from cheaplip.cli.show import (
     show_sources,
     show_verified,
 )
-from cheaplip.settings import BoundsSettings, ReproduceSettings, TrainSettings, from_mapping
+from cheaplip.settings import BoundsSettings, ReproduceSettings, SweepSettings, TrainSettings, from_mapping
 
 
 def train(options: Any) -> None:
@@ -76,6 +77,21 @@ def reproduce(options: Any) -> None:
     from cheaplip import experiments
 
     show_outcome(experiments.reproduce(name, settings, progress=sys.stderr.isatty()))
+
+
+def sweep(options: Any) -> None:
+    """``cheaplip sweep``."""
+    values = options.as_dict()
+    file = values.pop("config")
+    if file is None:
+        raise ValueError("sweep needs a YAML file of settings with a grid: name it by --config")
+    if values["out"] is None:
+        values["out"] = str(Path("runs") / Path(file).stem)
+    settings = from_mapping(SweepSettings, values)
+    from cheaplip import experiments
+    from cheaplip.cli.config import read_config
+
+    show_outcome(experiments.sweep(read_config(Path(file)), settings, progress=sys.stderr.isatty()))
 
 
 def report(options: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def check_configs(arguments: Sequence[str]) -> None:
-    """Check all files that ``cheaplip train --config`` names.
+    """Check all files that ``--config`` of ``cheaplip train`` and ``sweep`` names.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -20,15 +20,16 @@ def check_configs(arguments: Sequence[str]) -> None:
         Traceback (most recent call last):
         FileNotFoundError: expected a YAML file of settings, found no file no/such.yaml: check what follows --config
     """
-    if arguments[:1] != ["train"]:
+    if arguments[:1] not in (["train"], ["sweep"]):
         return
     option = "--config"
     named = [word.removeprefix(f"{option}=") for word in arguments if word.startswith(f"{option}=")]
     for name in [*named, *(after for before, after in pairwise(arguments) if before == option)]:
-        _check(Path(name))
+        read_config(Path(name))
 
 
-def _check(path: Path) -> None:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what a YAML file of settings says; raises as :func:`check_configs` does."""
     import yaml
 
     expected = "expected a YAML file of settings"
@@ -49,6 +50,7 @@ def _check(path: Path) -> None:
         raise ValueError(f"{path} must hold settings by name, such as `epochs: 20`; got {got}")
     for key, line in _repeated(root, set()):
         raise ValueError(f"{path} says {key!r} twice, the second time in line {line}: keep one of them")
+    return values
 
 
 def _reason(error: Exception) -> str:

@@ -95,7 +95,7 @@ def _say(message: str, status: int) -> int:
 
 
 def _how_to_go_on(arguments: list[str]) -> str:
-    if arguments[:1] == ["reproduce"]:
+    if arguments[:1] in (["reproduce"], ["sweep"]):
         return f"what is finished is kept: go on with {shlex.join(['cheaplip', *arguments])}"
     if arguments[:1] != ["train"]:
         return "nothing was written that is not whole: give the command again"

@@ -11,7 +11,16 @@ from typing import Any
 
 from jsonargparse import SUPPRESS, ArgumentParser
 
-from cheaplip.settings import About, BoundsSettings, ReproduceSettings, Setting, TrainSettings, expected, settings_of
+from cheaplip.settings import (
+    About,
+    BoundsSettings,
+    ReproduceSettings,
+    Setting,
+    SweepSettings,
+    TrainSettings,
+    expected,
+    settings_of,
+)
 
 # As cheaplip.experiments has them, which would load torch.
 EXPERIMENTS = ("table1", "figure1", "figure2", "toy", "path")
@@ -30,6 +39,10 @@ _EVALUATE = (
     Setting("data_dir", str | None, None, About("the data folder; null: that of the run")),
     _DEVICE,
 )
+_SWEEP = (
+    Setting("config", str | None, None, About("a YAML file: settings as those of train, grid: and cases: (above)")),
+    *settings_of(SweepSettings),
+)
 _REPORT = (
     Setting("out", str, "report.html", About("the page; one that is there is replaced")),
     Setting("data_dir", str | None, None, About("the data folder; null: that of each run")),
@@ -44,6 +57,7 @@ _OPTIONS = {
     "evaluate": _EVALUATE,
     "bounds": tuple(settings_of(BoundsSettings)),
     "reproduce": tuple(settings_of(ReproduceSettings)),
+    "sweep": _SWEEP,
     "report": _REPORT,
     "compare": (),
     "data": _DATA,
@@ -64,8 +78,14 @@ _COMMANDS = {
         "lower bound and a proof of the upper one; status 3: a claim is refuted.",
     ),
     "reproduce": (
-        "table1|figure1|figure2|toy|path [--data NAME] [--seeds N] [--jobs N] [--out DIR] [options]",
+        "table1|figure1|figure2|toy|path [--data NAME] [--seeds N] [--jobs N] [--engine ray] [--out DIR] [options]",
         "Make a table or figure of the paper; a command that was stopped is given again to go on.",
+    ),
+    "sweep": (
+        "--config FILE [--jobs N] [--engine local|ray] [--address A] [--out DIR]",
+        "Train a run for each combination of settings that FILE lists, such as `grid: {target: [0.9, 0.95]}` behind "
+        "settings as those of train; `cases:` lists settings that belong together. A command that was stopped, or whose "
+        "grid has grown, is given again to go on.",
     ),
     "compare": (
         "RUN RUN [RUN ...]",
@@ -111,7 +131,7 @@ def make_parser() -> ArgumentParser:
             command.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
         elif name == "reproduce":
             command.add_argument("experiment", choices=EXPERIMENTS, help="the table or figure")
-        else:
+        elif name == "data":
             command.add_argument("action", choices=["list", "fetch", "verify"], help="what to do")
         for setting in _OPTIONS[name]:
             _add(command, setting)

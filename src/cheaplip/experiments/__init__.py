@@ -1,4 +1,4 @@
-"""The paper's tables and figures, one command each; each stands on the public modules of the package."""
+"""The paper's tables and figures, one command each, and sweeps over settings, on the public modules of the package."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import importlib
 from pathlib import Path
 
 from cheaplip.experiments.outcome import Outcome
+from cheaplip.experiments.sweeping import sweep
 from cheaplip.settings import ReproduceSettings
 
-__all__ = ["NAMES", "Outcome", "reproduce"]
+__all__ = ["NAMES", "Outcome", "reproduce", "sweep"]
 
 NAMES = ("table1", "figure1", "figure2", "toy", "path")
 

@@ -13,7 +13,7 @@ from cheaplip.files import whole
 from cheaplip.settings import ReproduceSettings
 
 # What every experiment has.
-COMMON = ("jobs", "device", "out", "data_dir")
+COMMON = ("jobs", "engine", "address", "device", "out", "data_dir")
 MARK = "experiment.json"
 
 
@@ -43,7 +43,7 @@ def has_only(settings: ReproduceSettings, experiment: str, *names: str) -> None:
     Args:
         settings: what was asked for.
         experiment: its name.
-        names: the settings that it has beside those of all experiments (jobs, device, out, data_dir).
+        names: the settings that it has beside those of all experiments (jobs, engine, address, device, out, data_dir).
 
     Example:
         >>> has_only(ReproduceSettings(seeds=3), "toy")

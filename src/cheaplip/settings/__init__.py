@@ -8,6 +8,7 @@ from __future__ import annotations
 from cheaplip.settings.about import About, Setting, expected, from_mapping, settings_of
 from cheaplip.settings.bounds import BoundsSettings
 from cheaplip.settings.reproduce import ReproduceSettings
+from cheaplip.settings.sweep import SweepSettings
 from cheaplip.settings.train import ControlSettings, LipschitzSettings, TrainSettings
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LipschitzSettings",
     "ReproduceSettings",
     "Setting",
+    "SweepSettings",
     "TrainSettings",
     "expected",
     "from_mapping",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, final
 
 from cheaplip.settings.about import About, check
+from cheaplip.settings.engine import Address, EngineName, Jobs, check_engine
 
 
 @final
@@ -15,7 +16,7 @@ class ReproduceSettings:
 
     Raises:
         TypeError: for a value of another type.
-        ValueError: for a value out of range.
+        ValueError: for a value out of range, or an address without the engine ray.
 
     Example:
         >>> ReproduceSettings(seeds=3).seeds
@@ -30,10 +31,13 @@ class ReproduceSettings:
     epochs: Annotated[int | None, About("passes over the training split; null: the experiment's own", low=1)] = None
     limit: Annotated[int | None, About("table1: attack the first N test images; null: 1000", low=1)] = None
     run: Annotated[str | None, About("figure1: show the network of this run folder instead of training one")] = None
-    jobs: Annotated[int | None, About("processes at a time, one thread each; null: one per core", low=1)] = None
+    jobs: Jobs = None
+    engine: EngineName = "local"
+    address: Address = None
     device: Annotated[Literal["auto", "cpu", "cuda"], About("auto: cuda where there is one")] = "auto"
     out: Annotated[str | None, About("the folder of the results; null: runs/EXPERIMENT")] = None
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
         check(self)
+        check_engine(self.engine, self.address)

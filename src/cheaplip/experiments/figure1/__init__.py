@@ -15,7 +15,7 @@ from cheaplip.data import find_dir
 from cheaplip.experiments.figure1.picture import draw
 from cheaplip.experiments.figure1.search import WAYS, Climb, candidates, class_names, climb
 from cheaplip.experiments.figure1.words import described, outcome, searched
-from cheaplip.experiments.jobs import Job, run_all
+from cheaplip.experiments.jobs import Job, Place, run_all
 from cheaplip.experiments.outcome import Outcome, claim, has_only, read_json, write_json
 from cheaplip.runs import epochs_done, finished, load, read_config, read_result, train
 from cheaplip.settings import ReproduceSettings, TrainSettings
@@ -89,7 +89,9 @@ def _trained(settings: ReproduceSettings, folder: Path, progress: bool) -> Path:
     if finished(folder / "run"):
         return train(chosen, progress=False)  # which sees that it is the same, and is done
     job = Job("CLIP", _train, (chosen,), units=epochs, done=functools.partial(epochs_done, folder / "run"))
-    run_all([job], title=f"training on {data}", progress=progress)
+    run_all(
+        [job], Place.of(settings, folder, gpu=settings.device == "cuda"), title=f"training on {data}", progress=progress
+    )
     return folder / "run"
 
 
@@ -116,7 +118,7 @@ def _shown(network: Path, settings: ReproduceSettings, folder: Path, progress: b
     if all(file.is_file() for file in files) and (done := _done(read_json(folder / JSON), weights, files)):
         return done
     jobs = [Job(way.search, climb, (network, settings.data_dir, way)) for way in WAYS]
-    climbs: list[Climb] = run_all(jobs, settings.jobs, title="Algorithm 1", progress=progress)
+    climbs: list[Climb] = run_all(jobs, Place.of(settings, folder), title="Algorithm 1", progress=progress)
     # Of data without a box, both ways in it are those without.
     climbs = [climbed for climbed in climbs if climbed.box is not None or not climbed.way.boxed]
     config = read_config(network)

@@ -8,7 +8,7 @@ from typing import Any
 from cheaplip import runs
 from cheaplip.data import load
 from cheaplip.drawing import save
-from cheaplip.experiments.jobs import Job, run_all
+from cheaplip.experiments.jobs import Job, Place, run_all
 from cheaplip.experiments.outcome import Outcome, check_claimed, claim, has_only, write_json, write_text
 from cheaplip.experiments.table1.cells import remarks, row_of
 from cheaplip.experiments.table1.layout import by_data, caption, comma_separated, heads, latex, markdown, texts
@@ -49,7 +49,7 @@ def run(settings: ReproduceSettings, folder: Path, *, progress: bool = False) ->
     ]
     # Seed by seed, and the longest first, so that no core is left with one in the end.
     jobs.sort(key=lambda job: (job.arguments[0].seed, -job.units))
-    run_all(jobs, settings.jobs, title="table1", progress=progress)
+    run_all(jobs, Place.of(settings, folder, gpu=settings.device == "cuda"), title="table1", progress=progress)
     check_claimed(folder)
     return tell(folder)
 
