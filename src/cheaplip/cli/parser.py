@@ -84,8 +84,8 @@ _COMMANDS = {
     "sweep": (
         "--config FILE [--jobs N] [--engine local|ray] [--address A] [--out DIR]",
         "Train a run for each combination of settings that FILE lists, such as `grid: {target: [0.9, 0.95]}` behind "
-        "settings as those of train; `cases:` lists settings that belong together. A command that was stopped, or whose "
-        "grid has grown, is given again to go on.",
+        "settings as those of train; `cases:` lists settings that belong together. A command that was stopped, or "
+        "whose grid has grown, is given again to go on.",
     ),
     "compare": (
         "RUN RUN [RUN ...]",
