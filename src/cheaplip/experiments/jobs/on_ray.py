@@ -135,9 +135,10 @@ class OnRay:
 
     def ended(self, seconds: float) -> list[tuple[int, Answer | None]]:
         """Wait a while for jobs to end; return number and answer of those that did, None where the worker died."""
-        self._ray.wait(list(self._busy), timeout=seconds)
-        ready, _ = self._ray.wait(list(self._busy), num_returns=len(self._busy), timeout=0)
-        return [(self._busy.pop(reference), self._answer(reference)) for reference in ready]
+        with _signals_heard():
+            self._ray.wait(list(self._busy), timeout=seconds)
+            ready, _ = self._ray.wait(list(self._busy), num_returns=len(self._busy), timeout=0)
+            return [(self._busy.pop(reference), self._answer(reference)) for reference in ready]
 
     def _answer(self, reference: Any) -> Answer | None:
         known = self._ray.exceptions
@@ -213,6 +214,17 @@ def _check_there(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
     except (OSError, OverflowError) as error:
         raise OSError(with_reason.format(getattr(error, "strerror", None) or error)) from error
+
+
+@contextmanager
+def _signals_heard() -> Iterator[None]:
+    """Raise what a signal raises, such as KeyboardInterrupt, which Ray hides behind an error of its own."""
+    try:
+        yield
+    except SystemError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
 
 
 @contextmanager
