@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -35,6 +38,22 @@ def stay(path: str) -> None:
 
 def die() -> None:
     os._exit(1)
+
+
+def be_killed_once(path: str) -> str:
+    if Path(path).exists():
+        return "again"
+    Path(path).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def begin_once(path: str, other: str) -> str:
+    Path(path).touch(exist_ok=False)
+    while not Path(other).exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    return "once"
 
 
 def test_results_come_in_the_order_of_the_jobs() -> None:
@@ -79,3 +98,44 @@ def test_bar_shows_title_and_the_jobs_that_run(capsys: pytest.CaptureFixture[str
 
 def test_cores_are_at_least_one() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+class Unpackable(Exception):
+    """Packed, but not unpacked: it needs two arguments."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+def raise_unpackable() -> None:
+    raise Unpackable("what is", " wrong")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_job_whose_worker_is_killed_is_begun_again_and_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside, killed = tmp_path / "beside", tmp_path / "killed"
+    jobs = [Job("killed", be_killed_once, (str(killed),)), Job("beside", begin_once, (str(beside), str(killed)))]
+    assert run_all(jobs, Place(workers=2)) == ["again", "once"]
+    assert "the worker of killed died: it goes on from what it kept, try 2 of 3" in capsys.readouterr().err
+
+
+def test_all_jobs_are_done_and_errors_come_in_their_places_if_asked() -> None:
+    jobs = [Job("a", fail, ("what is wrong",)), Job("b", raise_unpackable, ()), Job("c", pow, (2, 3))]
+    wrong, strange, power = run_all(jobs, Place(workers=1), keep_going=True)
+    assert isinstance(wrong, ValueError)
+    assert str(wrong) == "what is wrong"
+    assert isinstance(strange, RuntimeError)
+    assert str(strange) == "Unpackable: what is wrong"
+    assert power == 8
+
+
+def test_what_cannot_be_sent_is_told() -> None:
+    with pytest.raises(TypeError, match="a cannot be sent to another process"):
+        run_all([Job("a", lambda: 1, ())])
+
+
+def test_no_process_is_left_when_all_is_done() -> None:
+    run_all([Job("a", pow, (2, 3))], Place(workers=1))
+    assert [one for one in multiprocessing.active_children() if one.name == "cheaplip worker"] == []

@@ -121,6 +121,7 @@ def test_folders_of_long_or_like_names_are_told_apart() -> None:
         ({"lipschitz": 3, "grid": {"lipschitz.pairs": [1]}}, "lipschitz must be a mapping of settings; got 3"),
         ({"out": "x", "grid": {"epochs": [1]}}, "a sweep chooses out of each run itself"),
         ({"grid": {"resume": [True]}}, "a sweep chooses resume of each run itself"),
+        ({"devices": 2, "grid": {"epochs": [1]}}, "each run of a sweep is one process; got devices 2, nodes 1"),
         ({"grid": {"data": ["digits", "no:such"]}}, "no:such"),
         ({"grid": {"model": ["mlp:64-10", "mlp:64-7"]}}, "the run model=mlp.64-7: "),
         ({"grid": {"control": {"rule": ["multiplicative"]}}}, "control.floor must be above 0"),

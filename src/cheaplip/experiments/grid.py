@@ -113,7 +113,13 @@ def _settings(values: Mapping[str, Any], folder: Path) -> TrainSettings:
         if not isinstance(inner, dict):
             raise TypeError(f"{group} must be a mapping of settings; got {inner!r}")
         inner[last] = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
-    return from_mapping(TrainSettings, {**nested, "out": str(folder), "resume": True})
+    settings = from_mapping(TrainSettings, {**nested, "out": str(folder), "resume": True})
+    if (settings.devices or 1) * settings.nodes > 1:
+        raise ValueError(
+            f"each run of a sweep is one process; got devices {settings.devices}, nodes {settings.nodes}: leave both "
+            "out, and say by --jobs how many runs are done at a time"
+        )
+    return settings
 
 
 def _names(told: list[dict[str, Any]]) -> Iterator[str]:

@@ -197,8 +197,12 @@ def _connect(ray: Any, address: str | None, place: Place, jobs: int) -> str | No
             context = ray.init(address="local" if own else address, **common)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        what = "start Ray on this machine" if own else f"join the Ray cluster at {address}"
-        raise OSError(f"cannot {what} ({reason}): see `ray start --help`, or give --engine local") from error
+        if own:
+            raise OSError(f"cannot start Ray on this machine ({reason}): give --engine local") from error
+        raise OSError(
+            f"cannot join the Ray cluster at {address} ({reason}): expected HOST:PORT or auto, a cluster of this version "
+            "of Ray, and RAY_AUTH_MODE=token where it asks for a token"
+        ) from error
     return str(context.address_info["session_dir"]) if own else None
 
 
