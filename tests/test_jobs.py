@@ -100,7 +100,7 @@ def test_cores_are_at_least_one() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
 
 
-class Unpackable(Exception):
+class UnpackableError(Exception):
     """Packed, but not unpacked: it needs two arguments."""
 
     def __init__(self, first: str, second: str) -> None:
@@ -108,7 +108,7 @@ class Unpackable(Exception):
 
 
 def raise_unpackable() -> None:
-    raise Unpackable("what is", " wrong")
+    raise UnpackableError("what is", " wrong")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
@@ -127,7 +127,7 @@ def test_all_jobs_are_done_and_errors_come_in_their_places_if_asked() -> None:
     assert isinstance(wrong, ValueError)
     assert str(wrong) == "what is wrong"
     assert isinstance(strange, RuntimeError)
-    assert str(strange) == "Unpackable: what is wrong"
+    assert str(strange) == "UnpackableError: what is wrong"
     assert power == 8
 
 

