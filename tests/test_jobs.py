@@ -56,9 +56,10 @@ def begin_once(path: str, other: str) -> str:
     return "once"
 
 
-def test_results_come_in_the_order_of_the_jobs() -> None:
+def test_results_come_in_the_order_of_the_jobs_and_no_process_is_left() -> None:
     jobs = [Job(str(k), pow, (k, 2)) for k in range(5)]
     assert run_all(jobs, Place(workers=2)) == [0, 1, 4, 9, 16]
+    assert [one for one in multiprocessing.active_children() if one.name == "cheaplip worker"] == []
 
 
 def test_no_jobs_start_no_process() -> None:
@@ -134,8 +135,3 @@ def test_all_jobs_are_done_and_errors_come_in_their_places_if_asked() -> None:
 def test_what_cannot_be_sent_is_told() -> None:
     with pytest.raises(TypeError, match="a cannot be sent to another process"):
         run_all([Job("a", lambda: 1, ())])
-
-
-def test_no_process_is_left_when_all_is_done() -> None:
-    run_all([Job("a", pow, (2, 3))], Place(workers=1))
-    assert [one for one in multiprocessing.active_children() if one.name == "cheaplip worker"] == []

@@ -1,4 +1,4 @@
-"""sweep(): many runs that differ in their settings, and the table of what came out."""
+"""A sweep: many runs that differ in their settings, and the table of what came out."""
 
 from __future__ import annotations
 
@@ -34,34 +34,8 @@ NUMBERS: dict[str, tuple[tuple[str, ...], Callable[[float], str]]] = {
 KEPT = ("accuracy", "loss", "lipschitz", "weight", "weights", "seconds")  # of a result, in sweep.json
 
 
-def sweep(plan: Mapping[str, Any], settings: SweepSettings | None = None, *, progress: bool = False) -> Outcome:
-    """Train a network for each combination of a grid of settings, many at a time, each in a run folder of its own.
-
-    Finished runs are kept, others go on from their checkpoint, so that a sweep that was stopped, or whose grid has
-    grown, is called again to go on. The table lies in ``sweep.json``, ``.csv`` and ``.md``.
-
-    Args:
-        plan: settings of all runs, ``grid`` and ``cases``; see :func:`cheaplip.experiments.grid.runs_of`.
-        settings: where the runs are done, and where to.
-        progress: show a bar.
-
-    Returns:
-        The table of the runs, and the files that were written.
-
-    Raises:
-        ValueError: for a grid that is none, settings that do not fit the data, a folder of something else; if a run
-            failed, when all others are done.
-        TypeError: for a value of another type.
-        FileNotFoundError: if data is missing.
-        ImportError: if a package is missing; it names the extra to install.
-
-    Example:
-        >>> sweep({"epochs": 1, "grid": {"target": []}})
-        Traceback (most recent call last):
-        ValueError: grid: target must be a list of one value or more, such as [0.9, 0.95]; got an empty list
-    """
-    settings = SweepSettings() if settings is None else settings
-    folder = Path("runs/sweep" if settings.out is None else settings.out).expanduser()
+def run(plan: Mapping[str, Any], settings: SweepSettings, folder: Path, *, progress: bool = False) -> Outcome:
+    """Train what a grid lists, each run in a folder of its own; see :func:`cheaplip.experiments.sweep`."""
     planned = runs_of(plan, folder)
     _check(planned)
     claim(folder, "sweep", {})
@@ -72,9 +46,9 @@ def sweep(plan: Mapping[str, Any], settings: SweepSettings | None = None, *, pro
     failed = [(run, error) for run, error in zip(left, found, strict=True) if isinstance(error, Exception)]
     outcome = _tell(folder, [run for run in planned if runs.finished(folder / run.name)], len(planned))
     if failed:
-        run, error = failed[0]
+        first, error = failed[0]
         raise ValueError(
-            f"{len(failed)} of {len(planned)} runs failed, the first {run.name}: {error}; the others are done, and in "
+            f"{len(failed)} of {len(planned)} runs failed, the first {first.name}: {error}; the others are done, in "
             f"{folder / 'sweep.md'}"
         ) from error
     return outcome
