@@ -17,7 +17,7 @@ from cheaplip import runs
 from cheaplip.data import load
 from cheaplip.experiments.grid import Planned, runs_of, text_of
 from cheaplip.experiments.jobs import Job, Place, run_all
-from cheaplip.experiments.outcome import Outcome, claim, write_json, write_text
+from cheaplip.experiments.outcome import Outcome, check_claimed, claim, write_json, write_text
 from cheaplip.runs.parts import assemble
 from cheaplip.runs.pipeline import check_folder
 from cheaplip.settings import SweepSettings, TrainSettings
@@ -43,6 +43,7 @@ def run(plan: Mapping[str, Any], settings: SweepSettings, folder: Path, *, progr
     jobs = [_job(run, folder / run.name) for run in left]
     place = Place.of(settings, folder, gpu=any(run.settings.device == "cuda" for run in planned))
     found = run_all(jobs, place, title=f"{len(planned)} runs", progress=progress, keep_going=True)
+    check_claimed(folder)
     failed = [(run, error) for run, error in zip(left, found, strict=True) if isinstance(error, Exception)]
     outcome = _tell(folder, [run for run in planned if runs.finished(folder / run.name)], len(planned))
     if failed:
