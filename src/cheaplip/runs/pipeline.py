@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cheaplip.data import load
+from cheaplip.modes import flushed
 from cheaplip.runs.folder import (
     CONFIG,
     METRICS,
@@ -79,7 +80,8 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
     settings = replace(settings, model=name, learning_rate=full_rate(settings, name))
     parts = assemble(settings, data, device)
     found = attacked(folder)
-    history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, fabric, progress)
+    with flushed():
+        history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, fabric, progress)
     if not leading():
         return folder
     save_weights(folder, parts.model)  # first, as it does not make the folder anew if that is gone
