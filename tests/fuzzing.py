@@ -168,7 +168,10 @@ def _command(command: list[str], before: dict[str, str]) -> tuple[str, str]:
         return ("failed", f"{wrong}: {told}") if wrong else ("refused", told.strip())
     if status != 0 and (status, command[0]) != (3, "bounds"):
         return "failed", f"status {status}: {told}"
-    wrong = _badly_written(command, changed, before)
+    try:
+        wrong = _badly_written(command, changed, before)
+    except (ValueError, OSError) as error:
+        wrong = f"what it wrote cannot be read: {error}"
     return ("failed", wrong) if wrong else ("worked", told.strip())
 
 

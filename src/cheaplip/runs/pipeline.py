@@ -80,8 +80,7 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
     settings = replace(settings, model=name, learning_rate=full_rate(settings, name))
     parts = assemble(settings, data, device)
     found = attacked(folder)
-    with flushed():
-        history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, fabric, progress)
+    history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, fabric, progress)
     if not leading():
         return folder
     save_weights(folder, parts.model)  # first, as it does not make the folder anew if that is gone
@@ -96,28 +95,29 @@ def _fitted(folder: Path, config: Config, parts: Parts, fabric: Fabric | None, p
     if not begun and leading():  # a resumed run keeps what it was begun with
         write_config(folder, config)
     try:
-        return fit(
-            parts.model,
-            parts.loader,
-            loss=parts.loss,
-            optimizer=parts.optimizer,
-            epochs=settings.epochs,
-            penalty=parts.penalties,
-            control=parts.controls,
-            control_per=settings.control.per,
-            scheduler=parts.scheduler,
-            scheduler_per="batch",
-            adversary=parts.adversary,
-            select=parts.select,
-            accuracy=parts.accuracy,
-            lower=parts.lower,
-            lower_every=settings.lower_every,
-            seed=settings.seed,
-            checkpoint=folder,
-            resume=True,
-            fabric=fabric,
-            progress=progress if leading() else False,
-        )
+        with flushed():
+            return fit(
+                parts.model,
+                parts.loader,
+                loss=parts.loss,
+                optimizer=parts.optimizer,
+                epochs=settings.epochs,
+                penalty=parts.penalties,
+                control=parts.controls,
+                control_per=settings.control.per,
+                scheduler=parts.scheduler,
+                scheduler_per="batch",
+                adversary=parts.adversary,
+                select=parts.select,
+                accuracy=parts.accuracy,
+                lower=parts.lower,
+                lower_every=settings.lower_every,
+                seed=settings.seed,
+                checkpoint=folder,
+                resume=True,
+                fabric=fabric,
+                progress=progress if leading() else False,
+            )
     except BaseException:
         if not begun and leading() and not (folder / checkpoint.FILE).exists():
             with suppress(OSError):  # a disk that became read-only, or is gone, is told by what stopped the run
