@@ -116,18 +116,22 @@ def _affordable(line: list[str]) -> list[str]:
 
 
 def _cheap(content: bytes) -> bytes:
-    """Let no file of settings train for hours either."""
+    """Let no file of settings train for hours, start processes or wait for other machines, none of which is a fault."""
     try:
         values = yaml.safe_load(content)
-        groups = [(values, "epochs"), (values.get("lipschitz"), "steps")]
+        groups = [
+            (values, "epochs", 2),
+            (values, "devices", 1),
+            (values, "nodes", 1),
+            (values.get("lipschitz"), "steps", 2),
+        ]
     except Exception:
         return content
-    many = [(group, key) for group, key in groups if isinstance(group, dict) and isinstance(group.get(key), int)]
-    if not any(group[key] > 3 for group, key in many):
-        return content
-    for group, key in many:
-        group[key] = min(2, group[key])
-    return yaml.safe_dump(values, sort_keys=False).encode()
+    held = [(group, key, most) for group, key, most in groups if isinstance(group, dict)]
+    many = [(group, key, most) for group, key, most in held if isinstance(group.get(key), int) and group[key] > most]
+    for group, key, most in many:
+        group[key] = most
+    return yaml.safe_dump(values, sort_keys=False).encode() if many else content
 
 
 def _read(about: Kind) -> tuple[str, str]:
@@ -164,7 +168,10 @@ def _command(command: list[str], before: dict[str, str]) -> tuple[str, str]:
         return ("failed", f"{wrong}: {told}") if wrong else ("refused", told.strip())
     if status != 0 and (status, command[0]) != (3, "bounds"):
         return "failed", f"status {status}: {told}"
-    wrong = _badly_written(command, changed, before)
+    try:
+        wrong = _badly_written(command, changed, before)
+    except (ValueError, OSError) as error:
+        wrong = f"what it wrote cannot be read: {error}"
     return ("failed", wrong) if wrong else ("worked", told.strip())
 
 

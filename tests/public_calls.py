@@ -112,7 +112,7 @@ def _patch(**changed: Any) -> Any:
 
 
 A, L, G = cl.attacks, cl.lipschitz, torch.Generator
-BATCH = {"model": net(), "x": IMAGES, "y": LABELS}
+BATCH: dict[str, Any] = {"model": net(), "x": IMAGES, "y": LABELS}
 CERTIFIED = L.certify(**BATCH, method="global")
 CALLS: dict[str, Call | str] = {
     # The package

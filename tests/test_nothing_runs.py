@@ -163,7 +163,7 @@ def test_name_inside_a_zipped_data_file_is_not_believed(here: Path) -> None:
     assert contents(here.parent) == before
 
 
-@pytest.mark.parametrize(("command", "words"), [("train", "which runs its code"), ("bounds", "its code is run")])
+@pytest.mark.parametrize(("command", "words"), [("train", "which runs its code"), ("bounds", "whose code is run")])
 def test_help_says_where_the_users_own_code_is_run(
     command: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

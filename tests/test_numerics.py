@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from oracles import rand, randn
 from torch import Tensor, nn
 
 import cheaplip as cl
-from cheaplip import norms
+from cheaplip import norms, runs
+from cheaplip.runs import pipeline
+from cheaplip.settings import TrainSettings
 
 X, Y, U, V = randn(6, 3, seed=1), torch.tensor([0, 1, 2, 3, 0, 1]), randn(5, 3, seed=2), randn(5, 3, seed=3)
 REDUCTIONS: tuple[Any, ...] = ("max", "mean", ("softmax", 0.3))
@@ -62,12 +65,12 @@ def network() -> nn.Sequential:
 
 
 def of_penalty(penalty: Any, *batch: Any) -> Callable[[nn.Module], Tensor]:
-    return lambda net: penalty(net, *batch)  # type: ignore[no-any-return]
+    return lambda net: penalty(net, *batch)
 
 
 def of_margin(net: nn.Module, bound: str) -> Callable[[nn.Module], Tensor]:
     loss = cl.MarginLoss(net, weight=0.5, bound=bound)
-    return lambda net: loss(net(X), Y)  # type: ignore[no-any-return]
+    return lambda net: loss(net(X), Y)
 
 
 OF_WEIGHTS: dict[str, Callable[[nn.Module], Callable[[nn.Module], Tensor]]] = {
@@ -133,7 +136,7 @@ def test_weights_of_any_scale_scale_the_value_and_keep_its_gradient(scale: float
     penalty.train()
     for _ in range(20):
         reg = penalty(net)
-    reg.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(reg)
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
     assert bool(torch.isfinite(penalty.pairs.points).all())
     assert float(penalty.value) >= 0.999 * base * scale**2  # pairs climb at any scale
@@ -152,6 +155,29 @@ def test_slopes_too_small_for_floats_leave_no_subnormal_pairs_and_no_nan(slope: 
         assert bool(torch.isfinite(reg))
         size = penalty.pairs.points.abs()
         assert not bool(((size > 0) & (size < torch.finfo(torch.float32).tiny)).any())
+
+
+def test_commands_train_with_subnormal_floats_taken_for_zero_and_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def subnormal() -> bool:
+        return float(torch.tensor([1e-39]) * 1) != 0
+
+    seen: list[bool] = []
+    fit = cl.fit
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        seen.append(subnormal())
+        return fit(*arguments, **named)
+
+    monkeypatch.setattr(pipeline, "fit", watched)
+    before = subnormal()
+    model = "mlp:64-4-10"
+    runs.train(TrainSettings(model=model, epochs=1, batch_size=512, target=None, out=str(tmp_path / "run")))
+    if not torch.set_flush_denormal(not before):  # how it was
+        pytest.skip("this processor cannot")
+    assert seen == [False]
+    assert subnormal() == before
 
 
 TRAINED = """

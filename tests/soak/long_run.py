@@ -89,7 +89,7 @@ def fitted(epochs: int) -> Iterator[Look]:
     """Train by ``fit`` with a checkpoint after each epoch, and look after each."""
     torch.manual_seed(0)
     x = torch.rand(512, 20)
-    batches = [(part, part[:, :4].argmax(1)) for part in x.split(64)]
+    batches = [(part, part[:, :4].argmax(1)) for part in torch.split(x, 64)]
     net = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 4))
     penalty = cl.LipschitzPenalty.from_data(x, weight=0.1, pairs=16, box=(0.0, 1.0))
     seen: list[Look] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cheaplip.data import load
+from cheaplip.modes import flushed
 from cheaplip.runs.folder import (
     CONFIG,
     METRICS,
@@ -94,28 +95,29 @@ def _fitted(folder: Path, config: Config, parts: Parts, fabric: Fabric | None, p
     if not begun and leading():  # a resumed run keeps what it was begun with
         write_config(folder, config)
     try:
-        return fit(
-            parts.model,
-            parts.loader,
-            loss=parts.loss,
-            optimizer=parts.optimizer,
-            epochs=settings.epochs,
-            penalty=parts.penalties,
-            control=parts.controls,
-            control_per=settings.control.per,
-            scheduler=parts.scheduler,
-            scheduler_per="batch",
-            adversary=parts.adversary,
-            select=parts.select,
-            accuracy=parts.accuracy,
-            lower=parts.lower,
-            lower_every=settings.lower_every,
-            seed=settings.seed,
-            checkpoint=folder,
-            resume=True,
-            fabric=fabric,
-            progress=progress if leading() else False,
-        )
+        with flushed():
+            return fit(
+                parts.model,
+                parts.loader,
+                loss=parts.loss,
+                optimizer=parts.optimizer,
+                epochs=settings.epochs,
+                penalty=parts.penalties,
+                control=parts.controls,
+                control_per=settings.control.per,
+                scheduler=parts.scheduler,
+                scheduler_per="batch",
+                adversary=parts.adversary,
+                select=parts.select,
+                accuracy=parts.accuracy,
+                lower=parts.lower,
+                lower_every=settings.lower_every,
+                seed=settings.seed,
+                checkpoint=folder,
+                resume=True,
+                fabric=fabric,
+                progress=progress if leading() else False,
+            )
     except BaseException:
         if not begun and leading() and not (folder / checkpoint.FILE).exists():
             with suppress(OSError):  # a disk that became read-only, or is gone, is told by what stopped the run

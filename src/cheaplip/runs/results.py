@@ -23,7 +23,7 @@ def parse_result(content: bytes) -> dict[str, Any]:
         Traceback (most recent call last):
         ValueError: its key 'accuracy.clean' must be a finite number; got 'high'
     """
-    result = json.loads(content)
+    result = json.loads(content, parse_constant=_finite, parse_float=_finite)
     if not isinstance(result, dict):
         raise ValueError("it holds no results of a run")
     for key in _NUMBERS:
@@ -40,6 +40,14 @@ def parse_result(content: bytes) -> dict[str, Any]:
     if not isinstance(doubts, list) or not all(isinstance(doubt, str) for doubt in doubts):
         raise ValueError("its key 'doubts' must be a list of sentences")
     return result
+
+
+def _finite(text: str) -> float:
+    """Return a number of the file; what is not finite could not be written again."""
+    value = float(text)
+    if not abs(value) < LARGEST:
+        raise ValueError(f"it must hold finite numbers alone; got {text[:40]}")
+    return value
 
 
 def _check_bounds(bounds: dict[str, Any]) -> None:
