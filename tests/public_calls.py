@@ -178,6 +178,20 @@ CALLS: dict[str, Call | str] = {
         }
         | {"seed": 0, "resume": False, "fabric": None, "model": net(), "loss": nn.CrossEntropyLoss()},
     ),
+    "agree": Call(
+        cl.agree,
+        {
+            "penalty": cl.LipschitzPenalty(IMAGES, 1 - IMAGES, weight=0.1),
+            "term": torch.ones(1),
+            "output": torch.rand(6, 5),
+            "y": LABELS,
+            "gradient": "max",
+        },
+    ),
+    "spread": Call(
+        lambda penalty, rank, count: cl.spread(copy.deepcopy(penalty), rank, count),
+        {"penalty": cl.LipschitzPenalty(IMAGES, 1 - IMAGES, weight=0.1), "rank": 0, "count": 2},
+    ),
     "load": Call(cl.load, {"path": "none"}),
     "History": "a record of what happened",
     # Attacks

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cheaplip.checks import whole_number
 from cheaplip.penalties.lipschitz import LipschitzPenalty
 
 GRADIENTS = ("max", "mean")
@@ -54,7 +55,9 @@ def spread(penalty: LipschitzPenalty, rank: int | None = None, count: int | None
         count: how many processes there are; None likewise.
 
     Raises:
-        ValueError: if there is not the same number of pairs for each process, or they are spread already.
+        ValueError: if there is not the same number of pairs for each process, they are spread already, or for a rank
+            that is none.
+        TypeError: for another penalty, which has no pairs.
 
     Example:
         >>> penalty = LipschitzPenalty(torch.zeros(4, 3), torch.ones(4, 3), weight=0.5)
@@ -62,7 +65,10 @@ def spread(penalty: LipschitzPenalty, rank: int | None = None, count: int | None
         >>> len(penalty.pairs)
         2
     """
+    _check_penalty(penalty)
     rank, count = (mine if given is None else given for given, mine in zip((rank, count), processes(), strict=True))
+    if whole_number(rank, "rank", low=0) >= whole_number(count, "count"):
+        raise ValueError(f"rank must be below count, the number of processes, {count}; got {rank}")
     if count == 1:
         return
     pairs = len(penalty.pairs)
@@ -101,7 +107,8 @@ def agree(
         The term for the loss, and the accuracy over all processes, for :meth:`cheaplip.Discrepancy.step`.
 
     Raises:
-        ValueError: for another gradient.
+        ValueError: for another gradient, or outputs and labels that do not fit.
+        TypeError: for another penalty, or what is no tensor.
 
     Example:
         >>> net, penalty = torch.nn.Linear(3, 2), LipschitzPenalty(torch.zeros(4, 3), torch.ones(4, 3), weight=0.5)
@@ -109,12 +116,30 @@ def agree(
         >>> logits, reg = penalty.joint(net, x)
         >>> reg, accuracy = agree(penalty, reg, logits, y)
     """
+    _check_penalty(penalty)
     check_gradient(gradient)
+    if not isinstance(term, Tensor) or term.numel() != 1:
+        raise TypeError(f"term must be what the penalty returned, a tensor with one entry; got {type(term).__name__}")
+    if not isinstance(output, Tensor) or not isinstance(y, Tensor):
+        raise TypeError(f"output and y must be tensors; got {type(output).__name__} and {type(y).__name__}")
+    kinds = output.is_floating_point() and not y.is_floating_point() and not y.is_complex()
+    if not kinds or output.dim() != 2 or y.shape != output.shape[:1] or not output.numel():
+        raise ValueError(
+            "output must be floating, (batch, classes), and y integers (batch,); got "
+            f"{output.dtype} {tuple(output.shape)} and {y.dtype} {tuple(y.shape)}"
+        )
+    if y.device != output.device:
+        raise ValueError(f"output and y must be on one device; got {output.device} and {y.device}")
     correct = (output.detach().argmax(1) == y).sum()
     if processes()[1] == 1:
         return term, correct / len(y)
     (factor,), figures = exchange([penalty], Figures(correct, len(y), 0.0), gradient)
     return factor * term, torch.as_tensor(figures.correct / figures.samples).to(term)
+
+
+def _check_penalty(penalty: Any) -> None:
+    if not isinstance(penalty, LipschitzPenalty):
+        raise TypeError(f"penalty must be a LipschitzPenalty, which has pairs to spread; got {type(penalty).__name__}")
 
 
 def check_gradient(gradient: Any) -> None:
