@@ -250,7 +250,7 @@ BAD = {
         ["own_nets:linear", "--shape", "4", "--save", ".."],
         "a folder: name a file, such as cert.npz",
     ),
-    "misspelt option": (["own_nets:linear", "--claims", "3"], "unknown setting 'claims', did you mean 'claim'?"),
+    "misspelt option": (["own_nets:linear", "--claims", "3"], "unknown option --claims, did you mean --claim?"),
 }
 
 

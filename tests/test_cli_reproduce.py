@@ -45,7 +45,7 @@ def test_the_command_knows_all_experiments() -> None:
             "table1 is made of mnist, fashion-mnist, digits; got data 'cifar'",
         ),
         (["reproduce", "table1", "--run", "x"], "table1 has no setting run; got x: leave it out"),
-        (["reproduce", "table1", "--seed", "3"], "unknown setting 'seed', did you mean 'seeds'?"),
+        (["reproduce", "table1", "--seed", "3"], "unknown option --seed, did you mean --seeds?"),
         (["reproduce", "table1", "--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
         (["reproduce", "toy", "--data", "mnist"], "toy has no setting data; got mnist: leave it out"),
         (["report"], "runs"),

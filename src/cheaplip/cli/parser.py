@@ -182,7 +182,11 @@ def explain(error: ArgumentError, arguments: list[str]) -> str:
     elif arguments and not command and not arguments[0].startswith("-"):
         text = f"unknown command {arguments[0]!r}, {_hint(arguments[0], _COMMANDS)}"
     elif unknown := _UNKNOWN.search(text):
-        name = (unknown["key"] or unknown["option"]).replace("-", "_")
-        near = difflib.get_close_matches(name, options, n=1)
-        text = f"unknown setting {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        name = unknown["key"] or unknown["option"]
+        near = difflib.get_close_matches(name.replace("-", "_"), options, n=1)
+        if unknown["key"]:
+            text = f"unknown setting {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        else:
+            hint = f", did you mean --{near[0].replace('_', '-')}?" if near else ""
+            text = f"unknown option --{name}{hint}"
     return f"{text}; see `{' '.join(filter(None, ['cheaplip', command, '--help']))}`"
