@@ -36,6 +36,11 @@ def still(**arguments: Any) -> cl.LipschitzPenalty:
     return penalty
 
 
+def called(value: object) -> str:
+    """Return a name that is the same in every process."""
+    return str(getattr(value, "__name__", value))
+
+
 @pytest.mark.parametrize(("reduce", "power"), list(itertools.product(REDUCTIONS, (1, 2))), ids=str)
 def test_gradient_of_the_penalty_is_that_of_finite_differences(reduce: Any, power: int) -> None:
     weight = randn(3, 4, seed=4).requires_grad_()
@@ -44,14 +49,14 @@ def test_gradient_of_the_penalty_is_that_of_finite_differences(reduce: Any, powe
     assert torch.autograd.gradcheck(lambda w: penalty.joint(through(w), X)[1], (weight,))
 
 
-@pytest.mark.parametrize(("p_in", "p_out"), list(itertools.product(NORMS, (*NORMS, norms.span))), ids=str)
+@pytest.mark.parametrize(("p_in", "p_out"), list(itertools.product(NORMS, (*NORMS, norms.span))), ids=called)
 def test_gradient_is_right_in_every_norm(p_in: Any, p_out: Any) -> None:
     weight = randn(3, 4, seed=4).requires_grad_()
     penalty = still(p_in=p_in, p_out=p_out)
     assert torch.autograd.gradcheck(lambda w: penalty(through(w)), (weight,))
 
 
-@pytest.mark.parametrize("p", [*NORMS, norms.span], ids=str)
+@pytest.mark.parametrize("p", [*NORMS, norms.span], ids=called)
 def test_gradient_of_a_norm_is_that_of_finite_differences(p: Any) -> None:
     x = randn(4, 5, seed=5).requires_grad_()
     (found,) = torch.autograd.grad(norms.vector_norm(x, p).sum(), x)
