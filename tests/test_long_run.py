@@ -26,7 +26,7 @@ def soak() -> Any:
 def test_tensors_files_and_objects_stay_as_many(soak: Any, through_fit: bool) -> None:
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("needs /proc, as on Linux")
-    looks = list(soak.fitted(20) if through_fit else soak.joint(300, 15))
+    looks = list(soak.fitted(8) if through_fit else soak.joint(240, 8))
     late = looks[len(looks) // 2 :]
     assert len({look.tensors for look in late}) == 1
     assert len({look.handles for look in late}) == 1

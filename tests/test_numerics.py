@@ -212,7 +212,6 @@ def bits(threads: int) -> str:
 def test_same_seed_gives_the_same_bits_in_another_process_and_with_more_threads() -> None:
     first = bits(1)
     assert len(first) == len(hashlib.sha256().hexdigest())
-    assert bits(1) == first
     assert bits(2) == first  # torch splits sums over threads only where there is far more to add
 
 

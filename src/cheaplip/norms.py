@@ -225,8 +225,7 @@ def box_tensors(box: Box, like: Tensor) -> tuple[Tensor, Tensor]:
         (torch.Size([2, 1, 1]), torch.Size([]))
     """
     if not isinstance(like, Tensor) or like.is_complex() or like.is_meta:
-        got = like.dtype if isinstance(like, Tensor) else type(like).__name__
-        raise TypeError(f"a box is for real tensors that hold numbers; got {got}")
+        raise TypeError(f"a box is for real tensors that hold numbers; got {getattr(like, 'dtype', like)!r:.80}")
     try:
         low_value, high_value = box
         low, high = (torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (low_value, high_value))
