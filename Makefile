@@ -25,7 +25,7 @@ test: .venv/.installed-test
 	@echo "== types"
 	@$(BIN)/mypy
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 run: .venv/.installed
 	@$(BIN)/python examples/first_run.py --out runs/first

@@ -159,7 +159,7 @@ BAD = {
     "other unknown command": (["evalute", "run"], "unknown command 'evalute', did you mean 'evaluate'?"),
     "command far from all": (
         ["xyzzy"],
-        "unknown command 'xyzzy', expected one of train, evaluate, bounds, reproduce, compare, report, data",
+        "unknown command 'xyzzy', expected one of train, evaluate, bounds, reproduce, sweep, compare, report, data",
     ),
     "config that is a folder": (["train", "--config", "."], "cannot read . (Is a directory): expected a YAML file"),
     "unknown option": (["train", "--targt", "0.9"], "unknown option --targt, did you mean --target?"),
@@ -397,7 +397,7 @@ def test_stopped_training_says_how_to_go_on(
 
 def test_interrupted_process_resumes_to_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
     def arguments(folder: str) -> list[str]:
-        return [*FAST, "--epochs", "60", "--lipschitz.steps", "4", "--out", str(tmp_path / folder)]
+        return [*FAST, "--epochs", "25", "--lipschitz.steps", "4", "--out", str(tmp_path / folder)]
 
     # A group of its own, as in a terminal; a shell's background process would ignore the signal.
     process = subprocess.Popen(

@@ -241,6 +241,7 @@ def test_command_trains_on_two_processes(tmp_path: Path) -> None:
         (["--devices", "3"], "lipschitz.pairs must be a multiple of the number of processes, 3; got 16: take 18"),
         (["--devices", "2", "--batch-size", "1"], "batch_size must be at least the number of processes, 2; got 1"),
         (["--devices", "0"], "devices must be"),
+        (["--devices", "128", "--lipschitz.pairs", "128", "--device", "cpu"], "devices must be at most 64 on a CPU"),
     ],
 )
 def test_what_processes_cannot_share_is_said_before_they_start(

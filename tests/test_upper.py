@@ -85,7 +85,7 @@ def convolution(seed: int, scale: float) -> tuple[nn.Module, tuple[int, ...]]:
 
 @pytest.mark.parametrize("p", NORMS)
 @pytest.mark.parametrize("kind", [dense, convolution])
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 10_000), exponent=st.integers(-4, 4))
 def test_bound_is_above_the_jacobian_everywhere(
     kind: Callable[[int, float], tuple[nn.Module, tuple[int, ...]]], p: float, seed: int, exponent: int
@@ -138,9 +138,9 @@ def test_interval_holds_its_pair() -> None:
 
 
 def test_convolutional_network_is_bounded_above_what_a_search_finds() -> None:
-    net, x = build("cnn", shape=(1, 12, 12), classes=10), torch.rand(4, 1, 12, 12)
+    net, x = build("cnn", shape=(1, 8, 8), classes=10), torch.rand(4, 1, 8, 8)
     found = cl.lipschitz.lower(net, x, pairs=4, steps=10).value
-    assert 0 < found < cl.lipschitz.upper(net, x).value < 100 * found
+    assert 0 < found < cl.lipschitz.upper(net, x, seconds=3).value < 100 * found
 
 
 def test_seed_decides_the_search() -> None:

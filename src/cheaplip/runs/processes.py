@@ -15,6 +15,9 @@ from cheaplip.settings import TrainSettings
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+# Processes on one machine without GPUs.
+MOST = 64
+
 
 def leading() -> bool:
     """Tell whether this process speaks for the run: the only one, or the first of several.
@@ -49,6 +52,8 @@ def launched(settings: TrainSettings) -> Fabric | None:
             f"devices must be at most {torch.cuda.device_count()}, the number of GPUs here; got {devices}: "
             "lower devices, or use device cpu"
         )
+    if kind == "cpu" and devices > MOST:
+        raise ValueError(f"devices must be at most {MOST} on a CPU, where more processes are slower; got {devices}")
     from lightning_fabric import Fabric
 
     # A run's output is tables; who wants to know what Fabric does can ask logging.
