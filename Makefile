@@ -25,7 +25,7 @@ test: .venv/.installed-test
 	@echo "== types"
 	@$(BIN)/mypy
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 run: .venv/.installed
 	@$(BIN)/python examples/first_run.py --out runs/first
