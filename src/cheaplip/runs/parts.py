@@ -168,7 +168,7 @@ def _selection(settings: TrainSettings, data: Data) -> Callable[[nn.Module], flo
     attack = PGD(settings.select_eps, steps=SELECT_STEPS, box=data.box)
 
     def robustness(model: nn.Module) -> float:
-        # Every epoch: an attack that is known to be sound here needs no doubts, which would attack three times more.
+        # Every epoch, to rank epochs: no doubts are asked for, which would attack again each time.
         found = evaluate(model, data.selection, {"pgd": attack}, seed=settings.seed, limit=SELECT_IMAGES, doubt=False)
         return found["pgd"].accuracy
 
