@@ -18,6 +18,7 @@ from cheaplip.attacks import PGD
 from cheaplip.cli import main
 from cheaplip.data import BatchLoader
 from cheaplip.penalties.ranks import processes
+from cheaplip.runs import finished
 from cheaplip.training.ranks import default_fabric
 
 QUIET = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -245,3 +246,11 @@ def test_what_processes_cannot_share_is_said_before_they_start(
     assert main(["train", "--out", str(tmp_path / "run"), *words]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_one_process_is_saved_whatever_others_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["train", "--epochs", "1", "--model", "mlp:64-10", "--out", str(tmp_path / "run")]) == 0
+    assert finished(tmp_path / "run")

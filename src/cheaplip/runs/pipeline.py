@@ -26,7 +26,7 @@ from cheaplip.runs.folder import (
 )
 from cheaplip.runs.outcome import result_of
 from cheaplip.runs.parts import Parts, assemble, device_of, full_name, full_rate, shows
-from cheaplip.runs.processes import dissolve, launched, leading
+from cheaplip.runs.processes import dissolve, first, launched
 from cheaplip.settings import TrainSettings, settings_of
 from cheaplip.training import History, checkpoint, fit
 
@@ -81,7 +81,7 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
     parts = assemble(settings, data, device)
     found = attacked(folder)
     history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, fabric, progress)
-    if not leading():
+    if not first(fabric):
         return folder
     save_weights(folder, parts.model)  # first, as it does not make the folder anew if that is gone
     history.save(folder / METRICS)
@@ -92,7 +92,7 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
 def _fitted(folder: Path, config: Config, parts: Parts, fabric: Fabric | None, progress: bool | None) -> History:
     """Train; a run that ends before its first checkpoint leaves nothing that bars the next one."""
     settings, new, begun = config.settings, not folder.exists(), (folder / CONFIG).exists()
-    if not begun and leading():  # a resumed run keeps what it was begun with
+    if not begun and first(fabric):  # a resumed run keeps what it was begun with
         write_config(folder, config)
     try:
         with flushed():
@@ -116,10 +116,10 @@ def _fitted(folder: Path, config: Config, parts: Parts, fabric: Fabric | None, p
                 checkpoint=folder,
                 resume=True,
                 fabric=fabric,
-                progress=progress if leading() else False,
+                progress=progress if first(fabric) else False,
             )
     except BaseException:
-        if not begun and leading() and not (folder / checkpoint.FILE).exists():
+        if not begun and first(fabric) and not (folder / checkpoint.FILE).exists():
             with suppress(OSError):  # a disk that became read-only, or is gone, is told by what stopped the run
                 (folder / CONFIG).unlink(missing_ok=True)
                 if new and not any(folder.iterdir()):

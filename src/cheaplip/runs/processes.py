@@ -31,6 +31,16 @@ def leading() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK"))
 
 
+def first(fabric: Fabric | None) -> bool:
+    """Tell whether this process writes the run: the only one, or the first of a Fabric's.
+
+    Example:
+        >>> first(None)
+        True
+    """
+    return fabric is None or bool(fabric.global_rank == 0)
+
+
 def launched(settings: TrainSettings) -> Fabric | None:
     """Return a launched Fabric for a run on several processes, all of which return from here; None for one alone.
 

@@ -143,6 +143,12 @@ class Checkpoint:
         except Exception as error:  # damaged bytes can make the reader raise anything
             raise self.refusal("it is cut short or damaged") from error
 
+    def finish(self) -> History:
+        """Put the kept weights into the model, if any were, and return the history, which says of which epoch."""
+        self.best.give_back(self.parts["model"])
+        self.history.kept = self.best.epoch or len(self.history)
+        return self.history
+
     def _restore(self, state: Any) -> None:
         try:
             state = own(state, self.ranks)

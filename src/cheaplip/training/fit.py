@@ -135,9 +135,7 @@ def fit(
         step = Step(model, optimizer, loss, penalties, controls, adversary, ranks, accumulate)
         step.plan(scheduler, scheduler_per, control_per)
         train(step, loader, epochs, kept, measure, progress)
-        kept.best.give_back(states["model"])
-    kept.history.kept = kept.best.epoch or len(kept.history)
-    return kept.history
+        return kept.finish()
 
 
 def _checkpoint(
