@@ -22,7 +22,7 @@ from cheaplip import experiments, runs
 from cheaplip.attacks.patch import Patch
 from cheaplip.cli import main
 from cheaplip.data.idx import FileInfo, parse_idx, read_verified
-from cheaplip.experiments import path
+from cheaplip.experiments import stages
 from cheaplip.experiments.jobs import Job
 from cheaplip.experiments.outcome import read_json
 from cheaplip.experiments.path.training import staged
@@ -65,7 +65,7 @@ def prepare(folder: Path, *, experiment: bool = True) -> Path:
     base = folder / "base"
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.syspath_prepend(str(folder / "code"))
-        patch.setattr(path, "run_all", run_here)
+        patch.setattr(stages, "run_all", run_here)
         for name, seed in (("one", 0), ("two", 1)):
             assert main([*TRAIN, "--seed", str(seed), "--out", str(base / name)]) == 0
         shutil.copytree(base / "one", base / "begun")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import cheaplip as cl
 from cheaplip.cli import main
+from cheaplip.experiments import figure1, stages
 from cheaplip.files import whole
 from cheaplip.training.checkpoint import FILE, METRICS
 
@@ -174,6 +175,19 @@ def test_run_that_vanishes_in_evaluation_is_told_and_not_made_anew(
     assert main(["evaluate", str(run), "--attacks", "noise", "--limit", "5"]) == 2
     assert "the folder is gone" in capsys.readouterr().err
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "jobs_of"), [("figure1 --data digits", figure1), ("figure2", stages), ("path", stages)]
+)
+def test_experiment_whose_folder_vanishes_is_told_and_not_made_anew(
+    words: str, jobs_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(jobs_of, "run_all", lambda *_, **__: shutil.rmtree(out))
+    assert main(["reproduce", *words.split(), "--out", str(out)]) == 2
+    assert f"{out} was moved or deleted while the experiment ran" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_read_only_folder_is_told_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cheaplip.experiments import Outcome, figure2, reproduce
+from cheaplip.experiments import Outcome, reproduce, stages
 from cheaplip.experiments.figure2 import training
 from cheaplip.experiments.figure2.picture import named
 from cheaplip.experiments.figure2.steepness import steepest
@@ -48,13 +48,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figure2, "run_all", one_after_the_other)
+    monkeypatch.setattr(stages, "run_all", one_after_the_other)
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figure2, "run_all", one_after_the_other)
+        patch.setattr(stages, "run_all", one_after_the_other)
         yield draw(tmp_path_factory.mktemp("experiments") / "figure2")
 
 
@@ -126,7 +126,7 @@ def test_repeated_command_trains_nothing_and_leaves_the_same_bits(
 ) -> None:
     before, times = contents(folder), [(folder / name).stat().st_mtime_ns for name in RUNS]
     planned: list[Job] = []
-    monkeypatch.setattr(figure2, "run_all", lambda jobs, *_, **__: planned.extend(jobs))
+    monkeypatch.setattr(stages, "run_all", lambda jobs, *_, **__: planned.extend(jobs))
     again = draw(folder)
     assert not planned
     assert contents(folder) == before
@@ -202,7 +202,7 @@ def test_more_seeds_train_only_what_is_missing(folder: Path, monkeypatch: pytest
             alter(path, lambda run: run.update(seed=1))
             alter(path, lambda run: run["stages"][1].update(lip=run["stages"][1]["lip"] + 1))
 
-    monkeypatch.setattr(figure2, "run_all", plant)
+    monkeypatch.setattr(stages, "run_all", plant)
     two = draw(folder, seeds=2)
     assert [job.name for job in planned] == ["sigmoid output, seed 1", "linear output, seed 1"]
     cell = read(folder / "figure2.json")["results"][1]["lip"]
@@ -248,7 +248,7 @@ def test_folder_of_other_epochs_is_refused_and_left_alone(folder: Path) -> None:
 
 def test_jobs_can_be_sent_to_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[Job] = []
-    monkeypatch.setattr(figure2, "run_all", lambda jobs, *_, **__: planned.extend(jobs))
+    monkeypatch.setattr(stages, "run_all", lambda jobs, *_, **__: planned.extend(jobs))
     with pytest.raises(ValueError, match="was altered while the experiment ran: give the command again"):
         draw(tmp_path / "new")  # nothing was trained
     assert [pickle.loads(pickle.dumps((job.call, job.arguments))) for job in planned] == [

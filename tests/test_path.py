@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import cheaplip as cl
-from cheaplip.experiments import Outcome, path, reproduce
+from cheaplip.experiments import Outcome, path, reproduce, stages
 from cheaplip.experiments.jobs import Job
 from cheaplip.experiments.path.checks import check
 from cheaplip.experiments.path.exact import X, Y, best, largest_slope, pieces
@@ -33,7 +33,7 @@ def at_once(jobs: Sequence[Job], *_: Any, **arguments: Any) -> list[Any]:
 
 
 def miniature(folder: Path, patch: pytest.MonkeyPatch, seeds: int = 1, epochs: int = STEPS) -> Outcome:
-    patch.setattr(path, "run_all", at_once)
+    patch.setattr(stages, "run_all", at_once)
     patch.setattr(path, "draw", lambda runs: Figure())  # drawing is slow, and seen once above
     return reproduce("path", ReproduceSettings(out=str(folder), epochs=epochs, seeds=seeds))
 

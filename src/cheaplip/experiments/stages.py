@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from cheaplip.experiments.jobs import Job
-from cheaplip.experiments.outcome import read_json, write_json
+from cheaplip.experiments.jobs import Job, Place, run_all
+from cheaplip.experiments.outcome import check_claimed, read_json, write_json
+from cheaplip.settings import ReproduceSettings
 
 # No number of ours comes near, and pictures can be drawn of all below.
 LARGEST = 1e300
@@ -99,3 +100,34 @@ class Staged:
             return False
         numbers = [*curve, *(stage.get(name) for name in self.numbers(weight))]
         return all(isinstance(number, float) and abs(number) < LARGEST for number in numbers)
+
+
+def train_all(
+    plan: Sequence[tuple[Any, ...]],
+    staged: Callable[..., Staged],
+    train: Callable[..., Any],
+    settings: ReproduceSettings,
+    folder: Path,
+    *,
+    title: str,
+    progress: bool,
+) -> tuple[list[Path], list[dict[str, Any]]]:
+    """Train the runs of a plan that are not done yet, each from its beginning; return all files and what they hold.
+
+    Args:
+        plan: the arguments of ``staged`` and ``train`` after the folder, for each run.
+        staged: gives a run by its arguments.
+        train: a function of a module that trains it and writes its file.
+        settings: where the runs are done.
+        folder: of the experiment.
+        title: what the bar is called.
+        progress: show a bar.
+
+    Raises:
+        ValueError: if files or folder were altered or moved meanwhile.
+    """
+    runs = [staged(folder, *of) for of in plan]
+    jobs = [run.job(train, folder, *of) for run, of in zip(runs, plan, strict=True) if run.read() is None]
+    run_all(jobs, Place.of(settings, folder), title=title, progress=progress)
+    check_claimed(folder)
+    return [run.path for run in runs], [run.kept() for run in runs]

@@ -16,7 +16,7 @@ from cheaplip.experiments.figure1.picture import draw
 from cheaplip.experiments.figure1.search import WAYS, Climb, candidates, class_names, climb
 from cheaplip.experiments.figure1.words import described, outcome, searched
 from cheaplip.experiments.jobs import Job, Place, run_all
-from cheaplip.experiments.outcome import Outcome, claim, has_only, read_json, write_json
+from cheaplip.experiments.outcome import Outcome, check_claimed, claim, has_only, read_json, write_json
 from cheaplip.runs import epochs_done, finished, load, read_config, read_result, train
 from cheaplip.settings import ReproduceSettings, TrainSettings
 
@@ -92,6 +92,7 @@ def _trained(settings: ReproduceSettings, folder: Path, progress: bool) -> Path:
     run_all(
         [job], Place.of(settings, folder, gpu=settings.device == "cuda"), title=f"training on {data}", progress=progress
     )
+    check_claimed(folder)
     return folder / "run"
 
 
@@ -119,6 +120,7 @@ def _shown(network: Path, settings: ReproduceSettings, folder: Path, progress: b
         return done
     jobs = [Job(way.search, climb, (network, settings.data_dir, way)) for way in WAYS]
     climbs: list[Climb] = run_all(jobs, Place.of(settings, folder), title="Algorithm 1", progress=progress)
+    check_claimed(folder)
     # Of data without a box, both ways in it are those without.
     climbs = [climbed for climbed in climbs if climbed.box is not None or not climbed.way.boxed]
     config = read_config(network)

@@ -20,9 +20,9 @@ from cheaplip.experiments.figure2.training import (
     staged,
     train,
 )
-from cheaplip.experiments.jobs import Place, run_all
 from cheaplip.experiments.outcome import Outcome, cell, claim, has_only, write_json
 from cheaplip.experiments.propositions import constant_from, verdict
+from cheaplip.experiments.stages import train_all
 from cheaplip.settings import ReproduceSettings
 
 __all__ = ["run"]
@@ -62,10 +62,7 @@ def run(settings: ReproduceSettings, folder: Path, *, progress: bool = False) ->
     epochs = EPOCHS if settings.epochs is None else settings.epochs
     claim(folder, "figure2", {"epochs": epochs})
     plan = [(output, seed, epochs) for seed in range(settings.seeds) for output in OUTPUTS]
-    runs = [staged(folder, *of) for of in plan]
-    jobs = [run.job(train, folder, *of) for run, of in zip(runs, plan, strict=True) if run.read() is None]
-    run_all(jobs, Place.of(settings, folder), title="figure2", progress=progress)
-    files, found = [run.path for run in runs], [run.kept() for run in runs]
+    files, found = train_all(plan, staged, train, settings, folder, title="figure2", progress=progress)
     outcome = _tell(folder, found, epochs)
     return replace(outcome, files=[*outcome.files, *files])
 

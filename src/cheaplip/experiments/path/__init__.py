@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cheaplip.drawing import save
-from cheaplip.experiments.jobs import Place, run_all
 from cheaplip.experiments.outcome import Outcome, claim, has_only, write_json
 from cheaplip.experiments.path.checks import check
 from cheaplip.experiments.path.exact import INTERVAL, X, Y, best, largest_slope
@@ -23,6 +22,7 @@ from cheaplip.experiments.path.training import (
     train,
 )
 from cheaplip.experiments.propositions import Check, constant_from, verdict
+from cheaplip.experiments.stages import train_all
 from cheaplip.settings import ReproduceSettings
 
 __all__ = ["run"]
@@ -63,10 +63,7 @@ def run(settings: ReproduceSettings, folder: Path, *, progress: bool = False) ->
     epochs = STEPS if settings.epochs is None else settings.epochs
     claim(folder, "path", {"epochs": epochs})
     plan = [(direction, seed, epochs) for seed in range(settings.seeds) for direction in DIRECTIONS]
-    runs = [staged(folder, *of) for of in plan]
-    jobs = [run.job(train, folder, *of) for run, of in zip(runs, plan, strict=True) if run.read() is None]
-    run_all(jobs, Place.of(settings, folder), title="path", progress=progress)
-    files, found = [run.path for run in runs], [run.kept() for run in runs]
+    files, found = train_all(plan, staged, train, settings, folder, title="path", progress=progress)
     outcome = _tell(folder, found, epochs)
     return replace(outcome, files=[*outcome.files, *files])
 
