@@ -78,6 +78,20 @@ def of_margin(net: nn.Module, bound: str) -> Callable[[nn.Module], Tensor]:
     return lambda net: loss(net(X), Y)
 
 
+def at_fixed_points(penalty: Any) -> Callable[[nn.Module], Tensor]:
+    """Take what the search found as given, as the penalty's gradient does."""
+    penalty.search = lambda model, x, logits: x + 0.3 * randn(*x.shape, seed=6)
+    return of_penalty(penalty, X)
+
+
+def of_layers(net: nn.Module) -> Callable[[nn.Module], Tensor]:
+    """Let power iteration come to its end; then its vectors move with the weights only in second order."""
+    penalty = cl.LayerProductPenalty(net, X[:1], weight=0.5)
+    for _ in range(300):
+        penalty(net)
+    return of_penalty(penalty.eval())
+
+
 OF_WEIGHTS: dict[str, Callable[[nn.Module], Callable[[nn.Module], Tensor]]] = {
     "ECLipsE": lambda net: of_penalty(cl.UpperBoundPenalty(net, weight=0.5, bound="eclipse")),
     "ECLipsE, squared": lambda net: of_penalty(cl.UpperBoundPenalty(net, weight=0.5, bound="eclipse", power=2)),
@@ -85,6 +99,9 @@ OF_WEIGHTS: dict[str, Callable[[nn.Module], Callable[[nn.Module], Tensor]]] = {
     "margin, ECLipsE": lambda net: of_margin(net, "eclipse"),
     "margin, product": lambda net: of_margin(net, "product"),
     "weights": lambda net: of_penalty(cl.WeightPenalty(weight=0.5)),
+    "layers": of_layers,
+    "TRADES": lambda net: at_fixed_points(cl.TradesPenalty(1.0, weight=0.5, box=None)),
+    "ALP": lambda net: at_fixed_points(cl.AdversarialLipschitzPenalty(weight=0.5, distance=1.0)),
     "Jacobian": lambda net: of_penalty(cl.JacobianPenalty(weight=0.5, projections=None), X),
 }
 
