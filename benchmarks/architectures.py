@@ -156,7 +156,7 @@ def joined(draw: Draws, shape: Shape) -> nn.Module:
 def linear(draw: Draws, shape: Shape) -> nn.Module:
     """Return a linear layer of any kind."""
     while True:
-        layer = draw.pick([vectors, spatial] if len(shape) > 1 else [vectors])(draw, shape)
+        layer = draw.pick([vectors, spatial] if 2 <= len(shape) <= 4 else [vectors])(draw, shape)
         if not isinstance(layer, (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Softmax2d)) and not any(
             word in type(layer).__name__ for word in ("Max", "Instance", "ConstantPad")
         ):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,8 +33,8 @@ from cheaplip.training.step import Step
 BATCH, PAIRS, BLOCK = 128, 16, 20
 
 
-def steps_of(network: str, fabric: Fabric, batch: int, pairs: int) -> dict[str, Callable[[], None]]:
-    """Return a plain step and one with the penalty, as ``fit`` makes them, on one process's part of the data."""
+def steps_of(network: str, fabric: Fabric, batch: int, pairs: int, block: int = BLOCK) -> dict[str, Callable[[], None]]:
+    """Return blocks of plain steps and of steps with the penalty, as ``fit`` makes them, on a process's own data."""
     generator = torch.Generator().manual_seed(fabric.global_rank)
     x = torch.rand(8, batch, 1, 28, 28, generator=generator)
     y = torch.randint(10, (8, batch), generator=generator)
@@ -47,26 +48,46 @@ def steps_of(network: str, fabric: Fabric, batch: int, pairs: int) -> dict[str, 
         step = Step(model, optimizer, nn.CrossEntropyLoss(), penalties, controls, None, ranks)
         turn = 0
 
-        def block() -> None:
+        def steps() -> None:
             nonlocal turn
-            for _ in range(BLOCK):
+            for _ in range(block):
                 turn = (turn + 1) % len(x)
                 step(x[turn], y[turn])
 
-        return block
+        return steps
 
     penalty = cl.LipschitzPenalty.from_data(torch.rand(1000, 1, 28, 28), weight=0.01, pairs=pairs, box=(0.0, 1.0))
     return {"plain": step_with([]), "clip": step_with([penalty])}
 
 
-def measure(rank: int, count: int, network: str, divided: bool, seconds: float, folder: str) -> None:
-    """Time both steps in one of several processes; the first writes what it found."""
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def joined(rank: int, count: int, port: int) -> Fabric:
+    """Return a launched Fabric of one of several processes, of one thread each."""
     torch.set_num_threads(1)
     if count > 1:
         os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
-        os.environ |= {"MASTER_PORT": "29517", "NODE_RANK": "0", "GLOO_SOCKET_IFNAME": "lo"}
+        os.environ |= {"MASTER_PORT": str(port), "NODE_RANK": "0", "GLOO_SOCKET_IFNAME": "lo"}
     fabric = Fabric(accelerator="cpu", devices=count, strategy="ddp" if count > 1 else "auto")
     fabric.launch()
+    return fabric
+
+
+def part() -> None:
+    """Leave the others, once all have said what they had to say."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def measure(rank: int, count: int, port: int, network: str, divided: bool, seconds: float, folder: str) -> None:
+    """Time both steps in one of several processes; the first writes what it found."""
+    fabric = joined(rank, count, port)
     parts = count if divided else 1
     blocks = steps_of(network, fabric, BATCH // parts, PAIRS * count // parts)
     taken: dict[str, list[float]] = {name: [] for name in blocks}
@@ -83,14 +104,13 @@ def measure(rank: int, count: int, network: str, divided: bool, seconds: float, 
             dist.broadcast(going, 0)
     if rank == 0:
         torch.save({name: values[1:] for name, values in taken.items()}, Path(folder) / "taken.pt")
-    if count > 1:
-        dist.destroy_process_group()
+    part()
 
 
 def row_of(network: str, count: int, divided: bool, seconds: float) -> tuple[str, ...]:
     """Return a row of the table, from processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (count, network, divided, seconds, folder)
+        arguments = (count, free_port(), network, divided, seconds, folder)
         mp.spawn(measure, arguments, nprocs=count)  # type: ignore[attr-defined, no-untyped-call]
         taken = torch.load(Path(folder) / "taken.pt", weights_only=True)
     ratios = [clip / plain for plain, clip in zip(taken["plain"], taken["clip"], strict=True)]
