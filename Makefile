@@ -1,22 +1,26 @@
 # Everything happens in one virtual environment, .venv, which `make clean` removes.
 PYTHON ?= python3
 WORKERS ?= 2
+EXTRAS ?=
+
+COMMA := ,
 
 BIN := .venv/bin
+INSTALLED := .venv/.installed$(if $(EXTRAS),-with-$(subst $(COMMA),-,$(EXTRAS)))
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
 .DELETE_ON_ERROR:
 .PHONY: help install test run bench clean
 
 help:
-	@echo "make install   the command .venv/bin/cheaplip and the library, from this folder"
+	@echo "make install   the command .venv/bin/cheaplip and the library, from this folder; EXTRAS=attacks,ray adds those"
 	@echo "make test      style, types, tests and every example in a docstring (2 cores: WORKERS=2)"
 	@echo "make run       install, then the first run, on data that comes with the package: runs/first"
 	@echo "make bench     install, then what a training step costs, beside its floor"
 	@echo "make clean     remove .venv and what the tools left; runs/ and data/ stay"
 	@echo "Another Python: make install PYTHON=python3.12"
 
-install: .venv/.installed
+install: $(INSTALLED)
 
 test: .venv/.installed-test
 	@echo "== style"
@@ -25,12 +29,12 @@ test: .venv/.installed-test
 	@echo "== types"
 	@$(BIN)/mypy
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-run: .venv/.installed
+run: $(INSTALLED)
 	@$(BIN)/python examples/first_run.py --out runs/first
 
-bench: .venv/.installed
+bench: $(INSTALLED)
 	@$(BIN)/python benchmarks/step_cost.py
 
 clean:
@@ -46,9 +50,9 @@ clean:
 	@$(PYTHON) -m venv --clear .venv
 	@touch $@
 
-.venv/.installed: .venv/.made pyproject.toml constraints.txt
+$(INSTALLED): .venv/.made pyproject.toml constraints.txt
 	@echo "== installing cheaplip and its command (torch is large: a minute or more)"
-	@$(PIP_INSTALL) -e ".[cli]"
+	@$(PIP_INSTALL) -e ".[cli$(if $(EXTRAS),$(COMMA)$(EXTRAS))]"
 	@touch $@
 
 # The test extra holds the cli extra, so both steps are done.
