@@ -30,6 +30,8 @@ from cheaplip.models import mlp
 from cheaplip.norms import vector_norm
 
 BALLS = ((2.0, 1.5, ""), (math.inf, 0.1, "-linf"))
+DIAMOND = (1.0, 12.0, "-l1")
+SIGNS = {2.0: "L2", math.inf: "L∞", 1.0: "L1"}
 PARTS = ("strength", "foolbox", "distance", "speed")
 BOUNDED = ("pgd", "apgd-ce", "autoattack-fast", "autoattack")
 SMALLEST = ("ddn", "fab-t", "cw", "deepfool")
@@ -111,8 +113,8 @@ def strength(group: Sequence[Subject], tell: Callable[[str, float], None]) -> Ta
     """Compare accuracy under attacks with a radius."""
     rows = []
     for subject in group:
-        for norm, eps, suffix in BALLS:
-            cells = [f"{subject.name}, {'L2' if norm == 2 else 'L∞'} ε = {eps:g}", f"{subject.accuracy(subject.x):.1%}"]
+        for norm, eps, suffix in (*BALLS, *[DIAMOND] * subject.name.startswith("MLP")):
+            cells = [f"{subject.name}, {SIGNS[norm]} ε = {eps:g}", f"{subject.accuracy(subject.x):.1%}"]
             for k, name in enumerate(BOUNDED):
                 tell(f"{cells[0]}, {name}", k / len(BOUNDED))
                 x_adv, seconds = timed(subject, named(name + suffix, eps=eps))
@@ -157,7 +159,7 @@ def against_foolbox(group: Sequence[Subject], tell: Callable[[str, float], None]
 
             pair = interleave(base, {"own": (ours, 1)}, seconds=0.0, warmup=0, least=3)["own"]
             base_s, own_s = sum(pair.base) / 3, sum(pair.own) / 3
-            title = f"{subject.name}, {'L2' if norm == 2 else 'L∞'} ε = {eps:g}"
+            title = f"{subject.name}, {SIGNS[norm]} ε = {eps:g}"
             cells = (
                 f"{goal:.1%} ({text(base_s)})",
                 str(steps),

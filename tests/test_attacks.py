@@ -439,6 +439,7 @@ def test_every_name_makes_the_attack_it_says() -> None:
         "noise-clamped": (2, None, (0, 1)),
         "pgd": (2, 2, (0, 1)),
         "pgd-linf": (math.inf, 0.1, (0, 1)),
+        "pgd-l1": (1.0, 12.0, (0, 1)),
         "pgd-paper": (2, 2, None),
         "pgd-paper-box": (2, 2, (0, 1)),
         "nes": (2, 2, (0, 1)),

@@ -23,6 +23,7 @@ _REGISTRY: dict[str, tuple[Callable[[float, Box | None], Attack], float | None]]
     "pgd-paper-box": (lambda eps, box: PaperPGD(eps, box=box), 2.0),
     "pgd": (lambda eps, box: PGD(eps, 2, box=box), 2.0),
     "pgd-linf": (lambda eps, box: PGD(eps, "inf", box=box), 0.1),
+    "pgd-l1": (lambda eps, box: PGD(eps, 1, box=box), 12.0),
     "nes": (lambda eps, box: NES(eps, 2, box=box), 2.0),
     "nes-linf": (lambda eps, box: NES(eps, "inf", box=box), 0.1),
     "nes-labels": (lambda eps, box: NESLabels(eps, 2, box=box), 2.0),
@@ -40,7 +41,7 @@ def named(name: str, *, eps: float | None = None, box: Box | None = (0.0, 1.0)) 
 
     Args:
         name: ``noise``, Gaussian noise of standard deviation 1; ``noise-clamped``, the same cut to [0, 1];
-            ``pgd``, 100 steps in the 2-norm, and ``pgd-linf``, in the maximum norm, both in the box;
+            ``pgd``, 100 steps in the 2-norm, ``pgd-linf``, in the maximum norm, and ``pgd-l1``, all in the box;
             ``pgd-paper``, the weak attack of the paper, and ``pgd-paper-box``, the same in the box.
             ``nes`` and ``nes-linf``, 5,000 queries for scores, and ``nes-labels``, 5,000 for labels alone.
             ``distance``, for each image the smallest change found by bisection, FAB-T and DDN.
