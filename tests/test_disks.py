@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 import cheaplip as cl
 from cheaplip.cli import main
 from cheaplip.experiments import figure1, stages
-from cheaplip.files import whole
+from cheaplip.files import alone, whole
+from cheaplip.runs import finished
 from cheaplip.training.checkpoint import FILE, METRICS
 
 
@@ -188,6 +191,38 @@ def test_experiment_whose_folder_vanishes_is_told_and_not_made_anew(
     assert main(["reproduce", *words.split(), "--out", str(out)]) == 2
     assert f"{out} was moved or deleted while the experiment ran" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_two_commands_do_not_train_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--epochs", "1", "--model", "mlp:64-10", "--out", str(tmp_path / "run")]
+    with alone(tmp_path / "run"):
+        assert main(command) == 2
+        assert f"another command is at work in {tmp_path / 'run'}: wait until it is done" in capsys.readouterr().err
+        assert list((tmp_path / "run").iterdir()) == []
+    assert main(command) == 0
+    assert finished(tmp_path / "run")
+
+
+def test_folder_is_free_again_when_the_process_that_had_it_was_killed(tmp_path: Path) -> None:
+    program = "import sys, time, pathlib; from cheaplip.files import alone\n"
+    program += "with alone(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(ValueError, match="another command is at work"), alone(tmp_path):
+            pass
+        other.kill()
+    with alone(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_on_a_disk_without_locks_is_open_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("cheaplip.files.fcntl.flock", refuse)
+    with alone(tmp_path), alone(tmp_path):
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_read_only_folder_is_told_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and folders by one command at a time."""
 
 from __future__ import annotations
 
@@ -97,14 +97,48 @@ def _remove_stale(path: Path) -> None:
                 os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Lock an open file; False where another process holds it, or the disk knows no locks."""
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder if there is none, and keep other commands out of it for the length of a block.
+
+    Only those are kept out that ask likewise; a process that is killed keeps nobody out. Where the disk or the system
+    knows no locks on folders nobody is.
+
+    Raises:
+        ValueError: if another command is at work there, or the folder cannot be made.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as name, alone(Path(name)), alone(Path(name)):
+        ...     pass
+        Traceback (most recent call last):
+        ValueError: another command is at work in ...: wait until it is done, or choose another folder
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refusal(folder, error) from error
+    handle = None
+    with suppress(OSError):  # Windows opens no folders
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None and _lock(handle) is False:
+            raise ValueError(f"another command is at work in {folder}: wait until it is done, or choose another folder")
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Lock an open file or folder; False where another process holds it, None where the disk knows no locks."""
     if sys.platform == "win32":
-        return False
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cheaplip.data import load
+from cheaplip.files import alone
 from cheaplip.modes import flushed
 from cheaplip.runs.folder import (
     CONFIG,
@@ -80,21 +81,24 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
     settings = replace(settings, model=name, learning_rate=full_rate(settings, name))
     parts = assemble(settings, data, device)
     found = attacked(folder)
-    history = _fitted(folder, Config(settings, data.shape, data.classes, versions()), parts, fabric, progress)
-    if not first(fabric):
-        return folder
-    save_weights(folder, parts.model)  # first, as it does not make the folder anew if that is gone
-    history.save(folder / METRICS)
-    write_result(folder, result_of(settings, data, parts, history, shows(progress)) | found)
+    config, new = Config(settings, data.shape, data.classes, versions()), not folder.exists()
+    with alone(folder) if first(fabric) else nullcontext():
+        history = _fitted(folder, config, parts, fabric, progress, new)
+        if first(fabric):
+            save_weights(folder, parts.model)  # first, as it does not make the folder anew if that is gone
+            history.save(folder / METRICS)
+            write_result(folder, result_of(settings, data, parts, history, shows(progress)) | found)
     return folder
 
 
-def _fitted(folder: Path, config: Config, parts: Parts, fabric: Fabric | None, progress: bool | None) -> History:
+def _fitted(
+    folder: Path, config: Config, parts: Parts, fabric: Fabric | None, progress: bool | None, new: bool
+) -> History:
     """Train; a run that ends before its first checkpoint leaves nothing that bars the next one."""
-    settings, new, begun = config.settings, not folder.exists(), (folder / CONFIG).exists()
-    if not begun and first(fabric):  # a resumed run keeps what it was begun with
-        write_config(folder, config)
+    settings, begun = config.settings, (folder / CONFIG).exists()
     try:
+        if not begun and first(fabric):  # a resumed run keeps what it was begun with
+            write_config(folder, config)
         with flushed():
             return fit(
                 parts.model,
