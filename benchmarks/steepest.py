@@ -6,7 +6,7 @@ import copy
 import functools
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from architectures import Drawn, Draws
@@ -23,8 +23,27 @@ def _celu(x: Tensor, alpha: float) -> Tensor:
     return torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0) / alpha))
 
 
+NORMALISE = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+def _normalised(x: Tensor, layer: Any) -> Tensor:
+    if isinstance(layer, nn.LayerNorm):
+        rows, shape = x.flatten(x.dim() - len(layer.normalized_shape)), layer.normalized_shape
+    else:
+        groups = layer.num_groups if isinstance(layer, nn.GroupNorm) else x.shape[1]
+        rows, shape = x.reshape(len(x), int(groups), -1), (-1, *[1] * (x.dim() - 2))
+    centred = rows - rows.mean(-1, keepdim=True)
+    centred = centred - centred.mean(-1, keepdim=True)  # of large equal numbers the first mean is rounded
+    x = (centred * (centred.square().mean(-1, keepdim=True) + layer.eps).rsqrt()).reshape(x.shape)
+    return x if layer.weight is None else x * layer.weight.view(shape) + layer.bias.view(shape)
+
+
 def as_smooth(net: nn.Module) -> nn.Module:
-    """Return the same network for autograd, which misses what is overwritten, and rounds some slopes to float32."""
+    """Return the same network for autograd.
+
+    It misses what is overwritten, rounds some slopes to float32, and divides the rounding of a mean of 1e18 by the
+    standard deviation of numbers that are equal.
+    """
     for layer in net.modules():
         for name, inner in list(layer.named_children()):
             if isinstance(inner, nn.ReLU):
@@ -33,6 +52,8 @@ def as_smooth(net: nn.Module) -> nn.Module:
                 setattr(layer, name, Applied("hardsigmoid", lambda x: (x + 3).clamp(0, 6) / 6))
             elif isinstance(inner, nn.CELU):
                 setattr(layer, name, Applied("celu", functools.partial(_celu, alpha=inner.alpha)))
+            elif isinstance(inner, NORMALISE) and not getattr(inner, "track_running_stats", False):
+                setattr(layer, name, Applied("normalised", functools.partial(_normalised, layer=inner)))
     return net
 
 
