@@ -69,11 +69,13 @@ class JacobianPenalty(nn.Module):
         check_minibatch(x)
         inner, used, apart = look_at(model, modules)
         # What is compiled has no second derivative.
-        inner = getattr(inner, "_orig_mod", inner)
-        output = apply(model, x) if apart else None
+        plain = getattr(inner, "_orig_mod", inner)
+        # A wrapper exchanges gradients between processes only where it was called itself.
+        alone = apart or (inner is not model and plain is not inner)
+        output = apply(model, x) if alone else None
         with torch.enable_grad(), frozen(used) if apart else nullcontext():
             leaf = x.detach().requires_grad_()
-            seen = apply(inner, leaf)
+            seen = apply(plain if alone or plain is not inner else model, leaf)
             square = self._square(widen(seen).flatten(1), leaf)
         output = seen if output is None else output
         self.value = square.detach()
