@@ -233,6 +233,8 @@ def test_command_trains_on_two_processes(tmp_path: Path) -> None:
         "train",
         "--epochs",
         "2",
+        "--penalty",
+        "lipschitz+jacobian+alp+trades",
         "--devices",
         "2",
         "--out",

@@ -165,7 +165,7 @@ def test_in_train_mode_the_term_sees_the_model_as_in_eval_mode(make: Callable[..
 
 
 @final
-class Counting(nn.DataParallel):
+class Counting(nn.DataParallel[nn.Module]):
     """A wrapper that counts how often it is called itself."""
 
     calls = 0
@@ -179,9 +179,9 @@ class Counting(nn.DataParallel):
 @pytest.mark.parametrize("kind", ["plain", "compiled", "apart"])
 def test_a_wrapper_is_called_once_so_that_processes_exchange_gradients(make: Callable[..., Any], kind: str) -> None:
     net = nn.Sequential(mlp(4, 6, 3), nn.Dropout(0.5 if kind == "apart" else 0.0)).double()
-    wrapped = Counting(torch.compile(net, backend="eager") if kind == "compiled" else net)
-    penalty = make()
-    logits, term = penalty.joint(wrapped, rand(6, 4))
+    inner: Any = torch.compile(net, backend="eager") if kind == "compiled" else net
+    wrapped = Counting(inner)
+    logits, term = make().joint(wrapped, rand(6, 4))
     assert wrapped.calls == 1
     assert logits.shape == (6, 3)
     assert all(bool((g != 0).any()) for g in gradients(term, net)[:2])
