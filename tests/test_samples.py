@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,35 @@ def test_picture_of_attacked_images_says_the_names_of_the_classes(
     between = "\n" if data == "fashion-mnist" else ", "
     texts = [text.get_text() for text in drawn[0].axes[0].texts]
     assert texts == ["clean", *names, "turn", *(f"{name}{between}3.0" for name in reversed(names))]
+
+
+@pytest.mark.parametrize(("classes", "said"), [(2, "it is left out"), (3, "APGD with the DLR loss stands in")])
+def test_command_says_what_autoattack_lacks_with_few_classes(
+    classes: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyautoattack")
+    (tmp_path / "few.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    x = torch.rand(120, 1, 4, 4, generator=torch.Generator().manual_seed(0))\n"
+        f"    y = torch.arange(120) % {classes}\n"
+        "    return (x[:80], y[:80]), (x[80:], y[80:])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "few", raising=False)
+    folder = str(runs.train(replace(SMALL, data="few:make", model=None, out=str(tmp_path / "run")), progress=False))
+    capsys.readouterr()
+    sentence = "autoattack-fast is weaker here than elsewhere: "
+    sentence += f"APGD-T needs 4 classes, the model has {classes}: {said}"
+    options = ["--attacks", "autoattack-fast,noise", "--eps", "0.1,0.2", "--limit", "20"]
+    for attempt in range(2):  # the second time nothing is attacked
+        assert main(["evaluate", folder, *options]) == 0
+        told = capsys.readouterr()
+        assert told.out.count(f"doubt: {sentence}\n") == 1, attempt
+        assert told.err == ""
+        assert runs.read_result(folder)["doubts"].count(sentence) == 1
+    write_report([folder], tmp_path / "page.html")
+    assert sentence in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_certified_is_below_every_distance(run: Path) -> None:
