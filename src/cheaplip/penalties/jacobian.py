@@ -14,6 +14,7 @@ from cheaplip.modes import Model, frozen
 from cheaplip.norms import per_sample, vector_norm
 from cheaplip.pairs.steepness import apply, widen
 from cheaplip.penalties.minibatch import check_minibatch, look_at
+from cheaplip.penalties.ranks import processes
 from cheaplip.penalties.weighing import check_weight
 
 
@@ -70,8 +71,8 @@ class JacobianPenalty(nn.Module):
         inner, used, apart = look_at(model, modules)
         # What is compiled has no second derivative.
         plain = getattr(inner, "_orig_mod", inner)
-        # A wrapper exchanges gradients between processes only where it was called itself.
-        alone = apart or (inner is not model and plain is not inner)
+        # Several processes exchange gradients only where the wrapper was called itself.
+        alone = apart or (plain is not inner is not model and processes()[1] > 1)
         output = apply(model, x) if alone else None
         with torch.enable_grad(), frozen(used) if apart else nullcontext():
             leaf = x.detach().requires_grad_()
