@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 import cheaplip as cl
 from cheaplip.attacks import PGD
-from cheaplip.data import Data, load
+from cheaplip.data import Data, class_names, load
 from cheaplip.drawing import KINDS, save
-from cheaplip.experiments.figure1 import class_names
 from cheaplip.experiments.figure1.words import percent
 from cheaplip.factories import called, imported
 from cheaplip.models import check_fits

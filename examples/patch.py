@@ -23,9 +23,8 @@ from torch import nn
 
 import cheaplip as cl
 from cheaplip.attacks import Patch, Success, easiest_target, success, train_patch
-from cheaplip.data import Data, load
+from cheaplip.data import Data, class_names, load
 from cheaplip.drawing import BLACK, BLUE, CYCLE, GREY, KINDS, ORANGE, save, styled
-from cheaplip.experiments.figure1 import class_names
 from cheaplip.models import check_fits
 from cheaplip.runs import read_config
 from cheaplip.runs.patch_picture import chosen, show_image, show_patch

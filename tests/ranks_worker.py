@@ -102,7 +102,8 @@ def fitted(fabric: Fabric, folder: Path | None = None, epochs: int = 3, **argume
             if isinstance(layer, nn.Linear):
                 fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
-    control = cl.Discrepancy(penalty, target=0.6, step=0.01)
+    beside = arguments.pop("beside", None)
+    control = cl.Discrepancy(beside or penalty, target=0.6, step=0.01)
     loader = arguments.pop("loader", None) or BatchLoader(x[:27], y[:27], BATCH, seed=3)
     history = cl.fit(
         model,
@@ -110,7 +111,7 @@ def fitted(fabric: Fabric, folder: Path | None = None, epochs: int = 3, **argume
         loss=arguments.pop("loss", nn.functional.cross_entropy),
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
         epochs=epochs,
-        penalty=penalty,
+        penalty=[penalty, beside] if beside else penalty,
         control=control,
         checkpoint=folder,
         fabric=fabric,
@@ -118,8 +119,22 @@ def fitted(fabric: Fabric, folder: Path | None = None, epochs: int = 3, **argume
     )
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in history]
     whole = states_of(model, torch.optim.SGD(model.parameters()))["model"].state_dict()
-    state = {"weights": list(whole.values()), "weight": penalty.weight, "rows": rows}
+    state = {"weights": list(whole.values()), "weight": (beside or penalty).weight, "rows": rows}
     return state | {"points": penalty.pairs.points, "kept": history.kept}
+
+
+# Penalties on the minibatch; of the first nothing is drawn, so that two processes can do what one does.
+RIVALS: dict[str, Any] = {
+    "Jacobian": lambda: cl.JacobianPenalty(weight=0.1, projections=None),
+    "random Jacobian": lambda: cl.JacobianPenalty(weight=0.1),
+    "ALP": lambda: cl.AdversarialLipschitzPenalty(weight=0.1, distance=0.5),
+    "TRADES": lambda: cl.TradesPenalty(0.5, weight=1.0, steps=3, box=None),
+}
+
+
+def rivals(fabric: Fabric) -> dict[str, dict[str, Any]]:
+    """Train with each penalty on the minibatch beside that on pairs; the last minibatch does not halve evenly."""
+    return {name: fitted(fabric, beside=make()) for name, make in RIVALS.items()}
 
 
 def score(model: nn.Module) -> float:
@@ -182,6 +197,7 @@ def main(out: Path) -> None:
         again: dict[str, Any] = {"epochs": 4, "renew": 3, "select": score, "shard": True, "resume": True}
         found["sharded, resumed"] = fitted(fabric, out / "stopped shards", **again)
     found["mean of gradients"] = fitted(fabric, gradient="mean")
+    found["rivals"] = rivals(fabric)
     x, y = data()
     several = DataLoader(TensorDataset(x, y), batch_size=BATCH // count)
     found["loader"] = fitted(fabric, loader=several)["rows"]

@@ -176,7 +176,15 @@ BAD = {
     "no epoch": (["train", "--epochs", "0"], "epochs must be a whole number of at least 1; got 0"),
     "half an epoch": (["train", "--epochs", "0.5"], "epochs must be a whole number of at least 1; got '0.5'"),
     "unknown choice": (["train", "--select", "best"], "select must be one of last, robust; got 'best'"),
-    "unknown penalty": (["train", "--penalty", "l1"], "penalty must be lipschitz, weight, layers or none"),
+    "unknown penalty": (
+        ["train", "--penalty", "l1"],
+        "penalty must be lipschitz, weight, layers, bound, jacobian",
+    ),
+    "classes missing": (
+        ["train", "--data", "regression", "--penalty", "weight+trades"],
+        "penalty trades needs data with classes; regression is a regression: take another, such as jacobian",
+    ),
+    "bound of a convolution": (["train", "--model", "cnn", "--penalty", "bound"], "(Conv2d) is not understood"),
     "unknown data": (["train", "--data", "cifar"], "the data must be digits, mnist"),
     "unknown factory": (["train", "--data", "no.such:thing"], "No module named 'no'"),
     "unknown model": (["train", "--model", "resnet"], "the model must be mlp:784-64-64-10"),

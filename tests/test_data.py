@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cheaplip.data import Data, Split, load, regression, sources
+from cheaplip.data import Data, Split, class_names, class_words, load, regression, sources
 from cheaplip.data.splits import split_indices
 
 SPLITS = ("train", "lipschitz", "selection", "test")
@@ -73,6 +73,13 @@ def test_mnist_is_all_there_with_its_test_set_in_order(mnist_dir: Path) -> None:
     assert (data.shape, data.classes, data.box) == ((1, 28, 28), 10, (0.0, 1.0))
     assert data.test.x.mean() * 255 == pytest.approx(33.79, abs=0.01)
     assert [(split.x.min(), split.x.max()) for split in splits] == [(0.0, 1.0)] * 4
+
+
+def test_classes_are_called_by_their_names_and_outputs_beyond_them_by_their_numbers() -> None:
+    assert class_names("fashion-mnist", 10)[::9] == ("T-shirt", "ankle boot")
+    assert class_names("fashion-mnist", 12)[9:] == ("ankle boot", "10", "11")
+    assert class_names("mine:factory", 3) == ("0", "1", "2")
+    assert [class_words("fashion-mnist", k) for k in (9, 10)] == ["ankle boot", "class 10"]
 
 
 def test_sources_tell_the_sizes_that_load_gives() -> None:

@@ -98,6 +98,23 @@ def test_nothing_is_tried_where_nothing_is_attacked_or_doubts_are_not_wanted(net
     assert evaluate(counted, TEST, {"pgd": PGD(0.1)}, doubt=False).doubts == ()
 
 
+def test_attack_that_lacks_something_on_this_model_is_doubted_once_for_each_name(net: nn.Module) -> None:
+    class Lacking:
+        threat = Threat(2, 0.1, (0.0, 1.0))
+
+        def lacks(self, classes: int) -> str:
+            return f"it needs 5 classes, the model has {classes}" if classes < 5 else ""
+
+        def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+            return x
+
+    attacks: dict[str, Any] = {"half@1": Lacking(), "half@2": Lacking(), "pgd": PGD(0.15, steps=5)}
+    (doubt,) = evaluate(net, TEST, attacks).doubts
+    assert doubt == "half is weaker here than elsewhere: it needs 5 classes, the model has 4"
+    wider = nn.Sequential(net, nn.ConstantPad1d((0, 1), -9.0))
+    assert evaluate(wider, TEST, attacks).doubts == ()
+
+
 def test_model_without_gradient_gets_one_doubt_and_no_probes(net: nn.Module) -> None:
     class Still:
         threat = Threat(2.0, 0.1)

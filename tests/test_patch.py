@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from oracles import changes, picture, rand
 from torch import Tensor, nn
 
@@ -236,6 +238,17 @@ def test_a_run_s_patch_and_its_picture_are_left_in_the_folder(tmp_path: Path, mo
     assert patch.target == 1
     assert torch.equal(Patch.load(tmp_path / PATCH).picture, patch.picture)
     assert (tmp_path / PICTURE).read_bytes().startswith(b"\x89PNG")
+    told: list[tuple[str, ...]] = []
+
+    def noted(*arguments: Any, **others: Any) -> Figure:
+        told.append(arguments[-1])
+        return draw_patch(*arguments, **others)
+
+    monkeypatch.setattr("cheaplip.runs.patch_picture.draw_patch", noted)
+    patch_of(Brightness(), replace(dataset(), name="fashion-mnist"), tmp_path)
+    assert told[0][:3] == ("T-shirt", "trousers", "pullover")
+    patch_of(Brightness(), dataset(), tmp_path)
+    assert told[1] == ("0", "1", "2")
     flat = Split(rand(6, 4, dtype=torch.float32), torch.arange(6) % 3)
     with pytest.raises(ValueError, match=r"a patch needs images in classes, .* flat has shape \(4,\) and 3 classes"):
         patch_of(Brightness(), Data("flat", flat, flat, flat, flat, 3, (4,), None), tmp_path)

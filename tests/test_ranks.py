@@ -88,6 +88,21 @@ def test_fit_on_two_processes_is_fit_on_one(found: list[dict[str, Any]]) -> None
     assert distance(union, one["points"]) < CLOSE
 
 
+@pytest.mark.parametrize("name", list(worker.RIVALS))
+def test_processes_agree_with_a_penalty_on_the_minibatch(found: list[dict[str, Any]], name: str) -> None:
+    first, second = (process["rivals"][name] for process in found)
+    for key in ("weights", "weight"):
+        assert distance(first[key], second[key]) == 0
+    assert distance(first["weights"], found[0]["fit"]["weights"]) > 1e-6
+
+
+def test_a_penalty_on_the_minibatch_is_that_of_the_whole_minibatch(found: list[dict[str, Any]]) -> None:
+    penalty = worker.RIVALS["Jacobian"]()
+    one = worker.fitted(default_fabric(nn.Linear(1, 1)), beside=penalty)
+    for process in found:
+        assert distance(process["rivals"]["Jacobian"]["weights"], one["weights"]) < CLOSE
+
+
 @pytest.mark.parametrize("accumulate", [2, 3, 100])
 def test_a_minibatch_in_parts_makes_the_same_step(accumulate: int) -> None:
     fabric = default_fabric(nn.Linear(1, 1))
@@ -220,6 +235,8 @@ def test_command_trains_on_two_processes(tmp_path: Path) -> None:
         "train",
         "--epochs",
         "2",
+        "--penalty",
+        "lipschitz+jacobian+alp+trades",
         "--devices",
         "2",
         "--out",

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 import yaml
 
 from cheaplip import runs
-from cheaplip.data import Data, Split
+from cheaplip.data import Data, Split, class_words
 from cheaplip.report import adversarial, pictures, steepest, waiting, write_report
 from cheaplip.report.words import SPACE
 from cheaplip.settings import LipschitzSettings, TrainSettings
@@ -386,6 +387,12 @@ def test_examples_keep_their_radius_and_say_what_broke() -> None:
     assert all(float(example.size_text) <= 0.5 for example in found.found)
     for example in found.found:
         assert example.broken == (example.pictures[0].text != example.pictures[2].text)
+    assert all(example.pictures[0].text.startswith("class ") for example in found.found)
+    named = adversarial.examples(model, replace(sure, name="fashion-mnist"), 0.5, 0, torch.device("cpu"))
+    assert [example.pictures[0].text for example in named.found] == [
+        class_words("fashion-mnist", int(example.pictures[0].text.split()[1])) for example in found.found
+    ]
+    assert all(f"taken for {example.pictures[0].text} with" in example.pictures[0].alt for example in named.found)
     wrong = Split(data.test.x, (y + 1) % 16)
     none = Data("none", wrong, wrong, wrong, wrong, classes=16, shape=(1, 4, 4), box=(-1.0, 1.0))
     assert adversarial.examples(model, none, 0.5, 0, torch.device("cpu")).found == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import pytest
 import torch
@@ -162,6 +162,32 @@ def test_in_train_mode_the_term_sees_the_model_as_in_eval_mode(make: Callable[..
     assert_all_close(model.buffers(), other.buffers(), rtol=0.0)
     assert all(layer.training for layer in model.modules())
     torch.testing.assert_close(term, expected, rtol=1e-9, atol=0)
+
+
+@final
+class Counting(nn.DataParallel[nn.Module]):
+    """A wrapper that counts how often it is called itself."""
+
+    calls = 0
+
+    def forward(self, *inputs: Any, **others: Any) -> Any:
+        self.calls += 1
+        return super().forward(*inputs, **others)
+
+
+@each
+@pytest.mark.parametrize("kind", ["plain", "compiled", "apart"])
+def test_a_wrapper_is_called_once_so_that_processes_exchange_gradients(
+    make: Callable[..., Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cheaplip.penalties.jacobian.processes", lambda: (0, 2))
+    net = nn.Sequential(mlp(4, 6, 3), nn.Dropout(0.5 if kind == "apart" else 0.0)).double()
+    inner: Any = torch.compile(net, backend="eager") if kind == "compiled" else net
+    wrapped = Counting(inner)
+    logits, term = make().joint(wrapped, rand(6, 4))
+    assert wrapped.calls == 1
+    assert logits.shape == (6, 3)
+    assert all(bool((g != 0).any()) for g in gradients(term, net)[:2])
 
 
 @each

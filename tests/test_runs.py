@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shlex
 import shutil
 from dataclasses import fields, replace
@@ -20,7 +21,18 @@ from cheaplip.cli import main
 from cheaplip.data import Data, Split
 from cheaplip.data import load as load_data
 from cheaplip.models import build
-from cheaplip.settings import ControlSettings, LipschitzSettings, TrainSettings, from_mapping, settings_of
+from cheaplip.runs.parts import assemble
+from cheaplip.settings import (
+    AlpSettings,
+    ControlSettings,
+    JacobianSettings,
+    LipschitzSettings,
+    TradesSettings,
+    TrainSettings,
+    from_mapping,
+    settings_of,
+)
+from cheaplip.settings.penalties import PENALTIES
 from cheaplip.training.checkpoint import Checkpoint
 
 FILES = {"config.yaml", "metrics.csv", "model.safetensors", "checkpoint.pt", "result.json"}
@@ -150,6 +162,61 @@ def test_joined_penalties_report_the_weight_of_each(tmp_path: Path) -> None:
     assert result["weight"] == 0.25
 
 
+@pytest.mark.parametrize("target", [0.2, None])
+def test_every_penalty_has_a_say_in_training_and_its_weight_is_driven_to_the_target(
+    target: float | None, tmp_path: Path
+) -> None:
+    others: dict[str, Any] = {"target": target, "weight": 0.5, "epochs": 2, "trades": TradesSettings(steps=2)}
+    plain = (trained(tmp_path / "none", penalty="none", **others) / "model.safetensors").read_bytes()
+    for name in PENALTIES:
+        run = trained(tmp_path / name, penalty=name, **others)
+        assert (run / "model.safetensors").read_bytes() != plain
+        assert (runs.read_result(run)["weight"] == 0.5) == (target is None)
+        with (run / "metrics.csv").open(newline="") as file:
+            assert all(float(row["value"]) > 0 for row in csv.DictReader(file))
+
+
+def test_settings_of_a_penalty_reach_it() -> None:
+    settings = replace(
+        SMALL,
+        penalty="jacobian+alp+trades",
+        weight=0.25,
+        jacobian=JacobianSettings(projections=None),
+        alp=AlpSettings(distance=0.3, steps=2, constant=0.5, power=2),
+        trades=TradesSettings(eps=0.7, norm="inf", steps=4, step=0.1),
+    )
+    data = load_data("digits", seed=0)
+    jacobian, alp, trades = assemble(settings, data, torch.device("cpu")).penalties
+    assert isinstance(jacobian, cl.JacobianPenalty)
+    assert jacobian.projections is None
+    assert isinstance(alp, cl.AdversarialLipschitzPenalty)
+    assert (alp.distance, alp.steps, alp.constant, alp.power) == (0.3, 2, 0.5, 2)
+    assert isinstance(trades, cl.TradesPenalty)
+    assert (trades.eps, trades.norm, trades.steps, trades.step) == (0.7, math.inf, 4, 0.1)
+    assert trades.box == data.box == (0.0, 1.0)
+    assert [float(penalty.weight) for penalty in (jacobian, alp, trades)] == [0.25] * 3
+
+
+@pytest.mark.parametrize("penalty", ["jacobian", "alp", "bound", "lipschitz+jacobian+alp"])
+def test_penalties_that_need_no_classes_train_on_a_regression(penalty: str, tmp_path: Path) -> None:
+    regression: dict[str, Any] = {"data": "regression", "model": None, "epochs": 1, "batch_size": 50, "target": 0.01}
+    result = runs.read_result(trained(tmp_path / "run", penalty=penalty, **regression))
+    assert result["penalty"] == penalty
+    assert result["loss"]["clean"] > 0
+
+
+def test_config_that_was_written_before_there_were_these_penalties_is_read(run: Path) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    for name in ("jacobian", "alp", "trades"):
+        del values[name]
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    assert runs.read_config(run).settings.trades == TradesSettings()
+    before = contents(run)
+    (run / "result.json").unlink()
+    trained(run, resume=True)
+    assert contents(run)["model.safetensors"] == before["model.safetensors"]
+
+
 def test_select_robust_keeps_the_weights_of_the_epoch_that_it_names(tmp_path: Path) -> None:
     # Without a step, all epochs are alike, and the first of equals is kept.
     folder = trained(tmp_path / "run", select="robust", learning_rate=1e-30, epochs=2)
@@ -160,6 +227,7 @@ VARIANTS = {
     "lipschitz": SMALL,
     "all": replace(SMALL, penalty="lipschitz+weight", adversary="one-step", select="robust", batch_size=256,
                    control=ControlSettings(per="epoch", rule="multiplicative", floor=1e-4)),
+    "minibatch": replace(SMALL, penalty="trades+alp+jacobian+bound", target=0.2, trades=TradesSettings(steps=2)),
 }  # fmt: skip
 
 
@@ -585,12 +653,16 @@ def test_pickle_in_a_checkpoint_is_refused_and_not_run(run: Path, tmp_path: Path
         ({"weight": float("nan")}, ValueError, "weight must be a number of at least 0; got nan"),
         ({"target": 0}, ValueError, "target must be a number above 0, or null; got 0"),
         ({"select": "best"}, TypeError, "select must be one of last, robust; got 'best'"),
-        ({"penalty": "lipschitz+l1"}, ValueError, "penalty must be lipschitz, weight, layers or none"),
-        ({"penalty": "weight+weight"}, ValueError, "penalty must be lipschitz, weight, layers or none"),
-        ({"penalty": ""}, ValueError, "penalty must be lipschitz, weight, layers or none"),
+        ({"penalty": "lipschitz+l1"}, ValueError, "penalty must be lipschitz, weight, layers, bound, jacobian"),
+        ({"penalty": "weight+weight"}, ValueError, "penalty must be lipschitz, weight, layers, bound, jacobian"),
+        ({"penalty": ""}, ValueError, "penalty must be lipschitz, weight, layers, bound, jacobian"),
         ({"control": {"rule": "multiplicative"}}, ValueError, "control.floor must be above 0"),
         ({"lipschitz": {"cap": 0.0}}, ValueError, "lipschitz.cap must be a number above 0, or null; got 0.0"),
         ({"lipschitz": {"power": True}}, TypeError, "lipschitz.power must be one of 1, 2; got True"),
+        ({"trades": {"eps": 0}}, ValueError, "trades.eps must be a number above 0; got 0"),
+        ({"trades": {"norm": 3}}, TypeError, "trades.norm must be one of 1, 2, inf; got 3"),
+        ({"alp": {"distance": -1.0}}, ValueError, "alp.distance must be a number above 0; got -1.0"),
+        ({"jacobian": {"projections": 0}}, ValueError, "jacobian.projections must be a whole number of at least 1, or"),
         ({"lipschitz": 3}, TypeError, "lipschitz must be a mapping of settings; got 3"),
         ({"oops": 3}, ValueError, "unknown setting 'oops'"),
     ],

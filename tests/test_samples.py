@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cheaplip import runs
 from cheaplip.attacks import PGD, Patch, Threat, registry
 from cheaplip.cli import main
+from cheaplip.data import Data, Split
 from cheaplip.data import load as load_data
+from cheaplip.evaluation import Result
 from cheaplip.evaluation.attacking import Outcome
 from cheaplip.modes import Model
 from cheaplip.report import write_report
-from cheaplip.runs import attacking
+from cheaplip.runs import attacking, robustness
 from cheaplip.runs.robustness import steps
 from cheaplip.runs.samples import FILE, Store
 from cheaplip.settings import LipschitzSettings, TrainSettings
@@ -161,6 +164,58 @@ def test_samples_agree_with_the_results(run: Path) -> None:
             assert entry["median"] == pytest.approx(float(far.sort().values[29]))
     for name in ("robustness.png", "attacked.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("data", "names"), [("fashion-mnist", ("trousers", "shirt")), ("digits", ("1", "6"))])
+def test_picture_of_attacked_images_says_the_names_of_the_classes(
+    data: str, names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Split(torch.zeros(2, 1, 3, 3), torch.tensor([1, 6]))
+    split.x[1] = 1.0
+
+    class Bright(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            bright = x.mean((1, 2, 3)) > 0.5
+            return nn.functional.one_hot(torch.where(bright, 6, 1), 11).float()
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(robustness, "save", lambda figure, *_, **__: drawn.append(figure))
+    found = {"turn": Result("turn", "turned", torch.zeros(2, dtype=torch.bool))}
+    whole = Data(data, split, split, split, split, classes=10, shape=(1, 3, 3), box=(0.0, 1.0))
+    turn: Any = lambda model, x, y: 1 - x  # noqa: E731
+    robustness.draw_attacked(tmp_path, Bright(), whole, {"turn": turn}, found, 0)
+    between = "\n" if data == "fashion-mnist" else ", "
+    texts = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert texts == ["clean", *names, "turn", *(f"{name}{between}3.0" for name in reversed(names))]
+
+
+@pytest.mark.parametrize(("classes", "said"), [(2, "it is left out"), (3, "APGD with the DLR loss stands in")])
+def test_command_says_what_autoattack_lacks_with_few_classes(
+    classes: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyautoattack")
+    (tmp_path / "few.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    x = torch.rand(120, 1, 4, 4, generator=torch.Generator().manual_seed(0))\n"
+        f"    y = torch.arange(120) % {classes}\n"
+        "    return (x[:80], y[:80]), (x[80:], y[80:])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "few", raising=False)
+    folder = str(runs.train(replace(SMALL, data="few:make", model=None, out=str(tmp_path / "run")), progress=False))
+    capsys.readouterr()
+    sentence = "autoattack-fast is weaker here than elsewhere: "
+    sentence += f"APGD-T needs 4 classes, the model has {classes}: {said}"
+    options = ["--attacks", "autoattack-fast,noise", "--eps", "0.1,0.2", "--limit", "20"]
+    for attempt in range(2):  # the second time nothing is attacked
+        assert main(["evaluate", folder, *options]) == 0
+        told = capsys.readouterr()
+        assert told.out.count(f"doubt: {sentence}\n") == 1, attempt
+        assert told.err == ""
+        assert runs.read_result(folder)["doubts"].count(sentence) == 1
+    write_report([folder], tmp_path / "page.html")
+    assert sentence in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_certified_is_below_every_distance(run: Path) -> None:

@@ -84,6 +84,17 @@ def test_settings_of_a_run_folder_are_a_base_and_the_grid_goes_before() -> None:
     assert [run.settings.epochs for run in runs_of(plan, Path("out"))] == [1, 2]
 
 
+def test_settings_of_each_penalty_can_stand_in_a_grid() -> None:
+    plan = {"cases": [{"penalty": "trades", "trades": {"eps": 0.5}}, {"penalty": "alp"}], "grid": {"alp.steps": [1, 2]}}
+    runs = runs_of(plan, Path("out"))
+    assert [run.name for run in runs[:2]] == [
+        "penalty=trades,trades.eps=0.5,alp.steps=1",
+        "penalty=trades,trades.eps=0.5,alp.steps=2",
+    ]
+    chosen = [(run.settings.trades.eps, run.settings.alp.steps) for run in runs]
+    assert chosen == [(0.5, 1), (0.5, 2), (1.5, 1), (1.5, 2)]
+
+
 def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
     plan = yaml.safe_load("grid: {weight: [1e-3, 0.5]}")
     assert [run.settings.weight for run in runs_of(plan, Path("out"))] == [1e-3, 0.5]
@@ -125,6 +136,8 @@ def test_folders_of_long_or_like_names_are_told_apart() -> None:
         ({"devices": 2, "grid": {"epochs": [1]}}, "each run of a sweep is one process; got devices 2, nodes 1"),
         ({"grid": {"data": ["digits", "no:such"]}}, "no:such"),
         ({"grid": {"model": ["mlp:64-10", "mlp:64-7"]}}, "the run model=mlp.64-7: "),
+        ({"data": "regression", "grid": {"penalty": ["alp", "trades"]}}, "the run penalty=trades: penalty trades"),
+        ({"grid": {"trades.epsilon": [1.0]}}, "unknown setting 'trades.epsilon'"),
         ({"grid": {"control": {"rule": ["multiplicative"]}}}, "control.floor must be above 0"),
     ],
 )

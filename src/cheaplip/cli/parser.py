@@ -103,7 +103,10 @@ _COMMANDS = {
 _WHAT = "Cheap Lipschitz training of neural networks (CLIP, arXiv 2103.12531)."
 _GROUPS = {
     "": "settings",
-    "lipschitz": "pairs of the Lipschitz penalty",
+    "lipschitz": "pairs of the penalty lipschitz",
+    "jacobian": "the penalty jacobian",
+    "alp": "the penalty alp",
+    "trades": "the penalty trades",
     "control": "how λ is driven to the target",
 }
 # The sentences of jsonargparse that say which option has a wrong value, or is unknown.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from cheaplip.data.download import fetch
 from cheaplip.data.loader import BatchLoader
+from cheaplip.data.naming import class_names, class_words
 from cheaplip.data.registry import FileCheck, Source, find_dir, sources, verify
 from cheaplip.data.sets import load, regression
 from cheaplip.data.splits import Data, Split
@@ -18,6 +19,8 @@ __all__ = [
     "FileCheck",
     "Source",
     "Split",
+    "class_names",
+    "class_words",
     "fetch",
     "find_dir",
     "load",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ ROUNDING = 1e-4
 FAR = 100.0
 
 
-def probed(model: Model, x: Tensor, y: Tensor, attacks: Iterable[AnyAttack], seed: int) -> tuple[str, ...]:
+def probed(model: Model, x: Tensor, y: Tensor, attacks: Mapping[str, AnyAttack], seed: int) -> tuple[str, ...]:
     """Try whether attacks along the gradient can be believed on a model; return a sentence per finding.
 
     Beside a look at outputs and gradients, PGD runs as it must break a model that hides nothing: with a radius that
@@ -34,12 +34,12 @@ def probed(model: Model, x: Tensor, y: Tensor, attacks: Iterable[AnyAttack], see
         model: a classifier, in eval mode.
         x: images; the first hundred are taken.
         y: labels.
-        attacks: that are run; without a norm among them there is nothing to doubt.
+        attacks: that are run, by name; without a norm among them there is nothing to doubt.
         seed: of the random starts.
 
     Reference: Carlini et al. 2019, "On Evaluating Adversarial Robustness"; Croce and Hein 2020.
     """
-    threats = [threat_of(attack) for attack in attacks if threat_of(attack).eps or is_minimal(attack)]
+    threats = [threat_of(attack) for attack in attacks.values() if threat_of(attack).eps or is_minimal(attack)]
     if not threats:
         return ()
     found = list(doubts(model, x, y))
@@ -47,6 +47,7 @@ def probed(model: Model, x: Tensor, y: Tensor, attacks: Iterable[AnyAttack], see
     clean = classified(model, x, y, "on the images")
     with torch.enable_grad():
         z = model(x[:1].detach().requires_grad_())
+    found += _lacking(attacks, z.shape[1])
     if not z.requires_grad:
         return tuple(found)
     threat = max(threats, key=lambda threat: threat.eps is not None)
@@ -65,6 +66,17 @@ def probed(model: Model, x: Tensor, y: Tensor, attacks: Iterable[AnyAttack], see
         few, many, again = (robust(threat.eps, *effort) for effort in ((FEW, 1), (MANY, 1), (MANY, RESTARTS)))
         found += _compared(len(x), few, many, again)
     return tuple(found)
+
+
+def _lacking(attacks: Mapping[str, AnyAttack], classes: int) -> list[str]:
+    """Say which attacks cannot do all that they are known for, once for each name."""
+    told = {}
+    for key, attack in attacks.items():
+        lacks = attack.lacks(classes) if hasattr(attack, "lacks") else ""
+        if lacks:
+            name = key.partition("@")[0]
+            told[name] = f"{name} is weaker here than elsewhere: {lacks}"
+    return list(told.values())
 
 
 def _compared(images: int, few: int, many: int, again: int) -> Iterator[str]:

@@ -143,7 +143,7 @@ class _Tally:
         if self.keep:
             self.pairs.append((x.cpu(), y.cpu()))
         if number == 0 and self.doubt:
-            self.doubts = probed(self.model, x, y, self.attacks.values(), self.seed)
+            self.doubts = probed(self.model, x, y, self.attacks, self.seed)
         for name, attack in self.attacks.items():
             outcome = None if self.cache is None else self.cache.get(name, attack, number, limit)
             if outcome is None:

@@ -14,6 +14,7 @@ from cheaplip.modes import Model, frozen
 from cheaplip.norms import per_sample, vector_norm
 from cheaplip.pairs.steepness import apply, widen
 from cheaplip.penalties.minibatch import check_minibatch, look_at
+from cheaplip.penalties.ranks import processes
 from cheaplip.penalties.weighing import check_weight
 
 
@@ -69,11 +70,13 @@ class JacobianPenalty(nn.Module):
         check_minibatch(x)
         inner, used, apart = look_at(model, modules)
         # What is compiled has no second derivative.
-        inner = getattr(inner, "_orig_mod", inner)
-        output = apply(model, x) if apart else None
+        plain = getattr(inner, "_orig_mod", inner)
+        # Several processes exchange gradients only where the wrapper was called itself.
+        alone = apart or (plain is not inner is not model and processes()[1] > 1)
+        output = apply(model, x) if alone else None
         with torch.enable_grad(), frozen(used) if apart else nullcontext():
             leaf = x.detach().requires_grad_()
-            seen = apply(inner, leaf)
+            seen = apply(plain if alone or plain is not inner else model, leaf)
             square = self._square(widen(seen).flatten(1), leaf)
         output = seen if output is None else output
         self.value = square.detach()

@@ -74,7 +74,7 @@ def beside(
     output = apply(model, x)
     if not apart:
         points = find(inner, x.detach(), output.detach())
-        return output, widen(output), widen(apply(model, points))
+        return output, widen(output), widen(apply(inner, points))
     with frozen(used):
         with torch.no_grad():
             before = apply(inner, x)

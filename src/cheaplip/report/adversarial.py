@@ -89,13 +89,13 @@ def examples(model: nn.Module, data: Data, eps: float, seed: int, device: torch.
     x, y = x[chosen], y[chosen]
     x_adv = attack(model, x, y)
     with torch.no_grad():
-        before, after = ([opinion(logits) for logits in model(points)] for points in (x, x_adv))
+        before, after = ([opinion(logits, data.name) for logits in model(points)] for points in (x, x_adv))
     within = range_of(data, SIDE)
     found = [_example(*parts, within) for parts in zip(x, x_adv, before, after, strict=True)]
     return Examples(attack, found, min(LOOKED_AT, len(data.test)))
 
 
-def _example(x: Tensor, x_adv: Tensor, before: tuple[int, float], after: tuple[int, float], within: Range) -> Example:
+def _example(x: Tensor, x_adv: Tensor, before: tuple[str, float], after: tuple[str, float], within: Range) -> Example:
     uri, magnified = change_of(x_adv - x, within)
     size = math.sqrt(float((x_adv - x).double().square().sum()))
     pictures = (
@@ -106,6 +106,6 @@ def _example(x: Tensor, x_adv: Tensor, before: tuple[int, float], after: tuple[i
     return Example(pictures, f"{size:.3g}", before[0] != after[0])
 
 
-def _seen(what: str, x: Tensor, says: tuple[int, float], within: Range) -> Shown:
+def _seen(what: str, x: Tensor, says: tuple[str, float], within: Range) -> Shown:
     chance = percent(says[1], 0)
-    return Shown(picture_of(x, within), f"{what}, taken for class {says[0]} with {chance}", f"class {says[0]}", chance)
+    return Shown(picture_of(x, within), f"{what}, taken for {says[0]} with {chance}", says[0], chance)

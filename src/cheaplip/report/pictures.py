@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cheaplip.data import Data
+from cheaplip.data import Data, class_words
 
 # From darker through unchanged to brighter: blue, white, orange, which colour-blind people tell apart.
 _DARKER, _SAME, _BRIGHTER = (0, 82, 136), (250, 250, 248), (196, 78, 0)
@@ -99,16 +99,20 @@ def change_of(delta: Tensor, within: Range) -> tuple[str, float]:
     return _uri(image, within.side), magnified
 
 
-def opinion(logits: Tensor) -> tuple[int, float]:
-    """Return the class that a network takes an input for, and its confidence, the softmax of the logits ``(classes,)``.
+def opinion(logits: Tensor, data: str) -> tuple[str, float]:
+    """Return what a network takes an input for, and its confidence, the softmax of the logits ``(classes,)``.
+
+    Args:
+        logits: of the input.
+        data: the name of the data set, whose classes may have names.
 
     Example:
-        >>> opinion(torch.tensor([0.0, 0.0, 50.0]))
-        (2, 1.0)
+        >>> opinion(torch.tensor([0.0, 0.0, 50.0]), "digits")
+        ('class 2', 1.0)
     """
     chances = logits.detach().double().cpu().softmax(0)
     best = int(chances.argmax())
-    return best, float(chances[best])
+    return class_words(data, best), float(chances[best])
 
 
 def _pixels(values: Tensor) -> NDArray[np.uint8]:

@@ -144,11 +144,11 @@ def _film(
     best, last = max(range(len(quotients)), key=quotients.__getitem__), len(quotients) - 1
     updates = [k for k in range(last + 1) if k % every == 0 or k in (best, last)]
     way = torch.stack([course.points[update][:, pair] for update in updates])  # (frames, 2, *shape)
-    opinions: list[tuple[int, float] | None] = [None] * (2 * len(way))
+    opinions: list[tuple[str, float] | None] = [None] * (2 * len(way))
     if data.classes is not None:
         with torch.no_grad():
             logits = model(way.flatten(0, 1).to(course.device))
-        opinions = [opinion(row) for row in logits]
+        opinions = [opinion(row, data.name) for row in logits]
     p = float(settings.lipschitz.p_in)
     frames = []
     for k, (update, (u, v)) in enumerate(zip(updates, way, strict=True)):
@@ -161,15 +161,15 @@ def _film(
 
 
 def _triple(
-    u: Tensor, v: Tensor, says_u: tuple[int, float] | None, says_v: tuple[int, float] | None, update: int, within: Range
+    u: Tensor, v: Tensor, says_u: tuple[str, float] | None, says_v: tuple[str, float] | None, update: int, within: Range
 ) -> tuple[Shown, Shown, Shown]:
     after = "at the start" if update == 0 else f"after {update} update{'s' if update > 1 else ''}"
     uri, magnified = change_of(u - v, within)
     middle = Shown(uri, f"u minus v {after}, magnified {number(magnified)} times", "u − v", f"× {number(magnified)}")
     sides = []
     for name, point, says in (("u", u, says_u), ("v", v, says_v)):
-        words = "" if says is None else f": taken for class {says[0]} with {percent(says[1], 0)}"
-        text, note = ("", "") if says is None else (f"class {says[0]}", percent(says[1], 0))
+        words = "" if says is None else f": taken for {says[0]} with {percent(says[1], 0)}"
+        text, note = ("", "") if says is None else (says[0], percent(says[1], 0))
         sides.append(Shown(picture_of(point, within), f"{name} {after}{words}", text or name, note))
     return sides[0], middle, sides[1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -17,8 +17,8 @@ from cheaplip.data import BatchLoader, Data
 from cheaplip.evaluation import evaluate
 from cheaplip.lipschitz import lower
 from cheaplip.models import build
-from cheaplip.penalties import LayerProductPenalty, LipschitzPenalty, WeightPenalty
-from cheaplip.settings import LipschitzSettings, TrainSettings
+from cheaplip.runs.penalizing import penalty_of
+from cheaplip.settings import TrainSettings
 
 # The adversary of Madry et al. in training, and an attack strong enough to tell epochs apart.
 TRAIN_STEPS, SELECT_STEPS, SELECT_IMAGES = 7, 20, 500
@@ -77,6 +77,7 @@ def assemble(settings: TrainSettings, data: Data, device: torch.device) -> Parts
 
     Raises:
         ValueError: for settings that do not fit the data.
+        TypeError: for a model that a penalty does not understand.
     """
     model = build(full_name(settings, data), shape=data.shape, classes=data.classes, seed=settings.seed).to(device)
     x, y = data.train.x.to(device), data.train.y.to(device)
@@ -87,7 +88,7 @@ def assemble(settings: TrainSettings, data: Data, device: torch.device) -> Parts
     scheduler = None
     if settings.schedule == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * len(loader))
-    penalties = [_penalty(name, settings, data, model, device) for name in settings.penalties]
+    penalties = [penalty_of(name, settings, data, model, device) for name in settings.penalties]
     loss = nn.functional.mse_loss if data.classes is None else nn.functional.cross_entropy
     return Parts(
         model=model,
@@ -114,27 +115,6 @@ def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
             f"the model gives {shape[1]} outputs, but the data has {y.shape[1]} values per sample: "
             f"change the model's last layer to {y.shape[1]}"
         )
-
-
-def _penalty(name: str, settings: TrainSettings, data: Data, model: nn.Module, device: torch.device) -> Any:
-    if name == "weight":
-        return WeightPenalty(weight=settings.weight).to(device)
-    if name == "layers":
-        return LayerProductPenalty(model, data.train.x[:1].to(device), weight=settings.weight, seed=settings.seed)
-    if not len(data.lipschitz):
-        raise ValueError("the Lipschitz penalty needs samples in the data's lipschitz split; it is empty")
-    arguments = pair_arguments(settings.lipschitz, data)
-    x = data.lipschitz.x.to(device)
-    return LipschitzPenalty.from_data(x, weight=settings.weight, seed=settings.seed, **arguments)
-
-
-def pair_arguments(settings: LipschitzSettings, data: Data) -> dict[str, Any]:
-    """Return the arguments of :meth:`cheaplip.LipschitzPenalty.from_data`."""
-    arguments = asdict(settings)
-    temperature = arguments.pop("temperature")
-    if settings.reduce == "softmax":
-        arguments["reduce"] = ("softmax", temperature)
-    return arguments | {"box": data.box if settings.box else None}
 
 
 def _control(penalty: Any, settings: TrainSettings, data: Data) -> Discrepancy:

@@ -11,7 +11,7 @@ from torch import nn
 
 from cheaplip.attacks.patch import Patch
 from cheaplip.attacks.patch_training import CANDIDATES, TRIAL, easiest_target, train_patch
-from cheaplip.data import Data
+from cheaplip.data import Data, class_names
 from cheaplip.drawing import save
 
 PATCH, PICTURE = "patch.npz", "patch.png"
@@ -54,7 +54,9 @@ def patch_of(model: nn.Module, data: Data, folder: str | Path, *, seed: int = 0,
     from cheaplip.runs.patch_picture import draw_patch  # loads matplotlib
 
     tested = data.test.x[:TESTED].to(device), data.test.y[:TESTED].to(device)
-    save(draw_patch(model, patch, *tested, real, seed=seed), Path(folder) / PICTURE)
+    with torch.no_grad():
+        names = class_names(data.name, model(x[:1]).shape[1])
+    save(draw_patch(model, patch, *tested, real, names, seed=seed), Path(folder) / PICTURE)
     return patch
 
 

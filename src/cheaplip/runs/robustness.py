@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.attacks import Attack
-from cheaplip.data import Data
+from cheaplip.data import Data, class_names
 from cheaplip.drawing import BLACK, CYCLE, GREEN, GREY, ORANGE, save, styled
 from cheaplip.evaluation import Result
 from cheaplip.runs.samples import Samples
@@ -22,8 +22,9 @@ CURVES, ATTACKED = "robustness.png", "attacked.png"
 NORMS = {"1": "₁", "2": "₂", "inf": "∞"}
 # So many images are shown, one of each class first, under so many attacks.
 IMAGES, ATTACKS = 8, 7
-# Height of a row of images: the image, and the words below it.
-HEIGHT = 1.3
+# Height of a row of images: the image, and the words below it; two lines of them where classes have long names.
+HEIGHT, TALL = 1.3, 1.48
+LONG = 4  # characters
 # An attack that would take longer to show, in seconds, is left out.
 PATIENCE = 20.0
 
@@ -139,11 +140,12 @@ def draw_attacked(
             rows[name] = attack(model, x.clone(), y.clone()).detach()
     with styled():
         # One pair of axes for all: 64 of them would take seconds.
-        figure = Figure(figsize=(0.95 * len(x) + 1.6, 1.15 * len(rows) + 0.3), layout="constrained")
+        height = _height(data)
+        figure = Figure(figsize=(0.95 * len(x) + 1.6, 0.885 * height * len(rows) + 0.3), layout="constrained")
         axes = figure.subplots()
         for number, (name, points) in enumerate(rows.items()):
-            _row(axes, -HEIGHT * number, name, points, x, model, data)
-        axes.set(xlim=(-1.5, len(x)), ylim=(1 - HEIGHT * len(rows), 1.05), aspect="equal")
+            _row(axes, -height * number, name, points, x, model, data)
+        axes.set(xlim=(-1.5, len(x)), ylim=(1 - height * len(rows), 1.05), aspect="equal")
         axes.axis("off")
         figure.suptitle("Below each image: the class that the network says, and ‖δ‖₂ of the change", fontsize=9)
         return save(figure, folder / ATTACKED, make=False)
@@ -159,16 +161,23 @@ def _of_all_classes(model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
     return x[chosen[:IMAGES]], y[chosen[:IMAGES]]
 
 
+def _height(data: Data) -> float:
+    return TALL if any(len(name) > LONG for name in class_names(data.name, data.classes or 0)) else HEIGHT
+
+
 def _row(axes: Any, bottom: float, name: str, points: Tensor, x: Tensor, model: nn.Module, data: Data) -> None:
     low, high = (0.0, 1.0) if data.box is None else (float(np.min(data.box[0])), float(np.max(data.box[1])))
     with torch.no_grad():
-        before, after = (model(batch).argmax(1).tolist() for batch in (x, points))
+        outputs = model(points)
+        before, after = model(x).argmax(1).tolist(), outputs.argmax(1).tolist()
+    names = class_names(data.name, outputs.shape[1])
     axes.text(-0.15, bottom + 0.5, name, fontsize=8, ha="right", va="center")
+    between = ", " if _height(data) == HEIGHT else "\n"
     for k, point in enumerate(points):
         shown = ((point.cpu().double() - low) / (high - low)).clamp(0, 1).permute(1, 2, 0).numpy()
         place = (k + 0.02, k + 0.98, bottom, bottom + 0.96)
         axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=place)
         fooled = before[k] != after[k]
         size = float((point - x[k]).norm())
-        says = f"{after[k]}" if name == "clean" else f"{after[k]}, {size:.1f}"
+        says = names[after[k]] if name == "clean" else f"{names[after[k]]}{between}{size:.1f}"
         axes.text(k + 0.5, bottom - 0.03, says, fontsize=8, ha="center", va="top", color=ORANGE if fooled else BLACK)

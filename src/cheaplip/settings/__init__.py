@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from cheaplip.settings.about import About, Setting, expected, from_mapping, settings_of
 from cheaplip.settings.bounds import BoundsSettings
+from cheaplip.settings.penalties import AlpSettings, JacobianSettings, LipschitzSettings, TradesSettings
 from cheaplip.settings.reproduce import ReproduceSettings
 from cheaplip.settings.sweep import SweepSettings
-from cheaplip.settings.train import ControlSettings, LipschitzSettings, TrainSettings
+from cheaplip.settings.train import ControlSettings, TrainSettings
 
 __all__ = [
     "About",
+    "AlpSettings",
     "BoundsSettings",
     "ControlSettings",
+    "JacobianSettings",
     "LipschitzSettings",
     "ReproduceSettings",
     "Setting",
     "SweepSettings",
+    "TradesSettings",
     "TrainSettings",
     "expected",
     "from_mapping",

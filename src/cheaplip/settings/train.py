@@ -6,35 +6,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, final
 
 from cheaplip.settings.about import About, check
-
-PENALTIES = ("lipschitz", "weight", "layers")
-
-
-@final
-@dataclass(frozen=True)
-class LipschitzSettings:
-    """How the pairs of the Lipschitz penalty live; see :class:`cheaplip.LipschitzPenalty`."""
-
-    pairs: Annotated[int, About("pairs of inputs that are alive at a time", low=1)] = 16
-    start: Annotated[Literal["noise", "samples", "uniform"], About("where pairs start")] = "noise"
-    reduce: Annotated[Literal["max", "mean", "softmax"], About("how the pairs' quotients become one")] = "max"
-    temperature: Annotated[float, About("of softmax, in units of Lip", above=0)] = 0.1
-    power: Annotated[Literal[1, 2], About("penalise Lip or its square")] = 1
-    search: Annotated[Literal["ascent", "paper", "power"], About("how pairs move")] = "ascent"
-    steps: Annotated[int, About("moves of the pairs per training step", low=1)] = 1
-    every: Annotated[int, About("training steps from one move to the next", low=1)] = 1
-    renew: Annotated[int | None, About("the lifetime of a pair in moves; null: as long as it goes well", low=1)] = 16
-    box: Annotated[bool, About("keep pairs in the data's box, where it has one")] = True
-    min_distance: Annotated[
-        float | None, About("the smallest distance of a pair; null: 0.01 of the data's scale", low=0)
-    ] = None
-    cap: Annotated[float | None, About("the largest Lip that enters the loss; null: no cap", above=0)] = None
-    p_in: Annotated[Literal[1, 2, "inf"], About("the norm of inputs")] = 2
-    p_out: Annotated[Literal[1, 2, "inf"], About("the norm of outputs")] = 2
-
-    def __post_init__(self) -> None:
-        """Check types and ranges."""
-        check(self, "lipschitz.")
+from cheaplip.settings.penalties import (
+    PENALTIES,
+    AlpSettings,
+    JacobianSettings,
+    LipschitzSettings,
+    TradesSettings,
+)
 
 
 @final
@@ -80,8 +58,17 @@ class TrainSettings:
         str | None,
         About("mlp:784-64-64-10, cnn or pkg.mod:factory, which runs its code; null: an mlp :relu with 64-64 inside"),
     ] = None
-    penalty: Annotated[str, About("lipschitz, weight, layers or none; several joined by +")] = "lipschitz"
-    weight: Annotated[float, About("the first λ (or μ) of each penalty, in loss per unit of Lip", low=0)] = 0.05
+    penalty: Annotated[
+        str,
+        About(
+            "lipschitz (CLIP), weight (the norm of all weights), layers (the product of the layers' norms), bound (a "
+            "proven form of bound, ECLipsE-Fast), jacobian, alp (adversarial Lipschitz), trades (with classes), or "
+            "none; several joined by +"
+        ),
+    ] = "lipschitz"
+    weight: Annotated[
+        float, About("the first λ (μ, β) of each penalty, in loss per unit of what it penalises", low=0)
+    ] = 0.05
     target: Annotated[
         float | None,
         About("training accuracy to hold, a fraction (without classes: the loss); null: λ stays as it is", above=0),
@@ -114,6 +101,9 @@ class TrainSettings:
     out: Annotated[str | None, About("the run folder; null: runs/DATA-PENALTY-SEED")] = None
     resume: Annotated[bool, About("go on with the run in the folder, if there is one")] = False
     lipschitz: LipschitzSettings = field(default_factory=LipschitzSettings)
+    jacobian: JacobianSettings = field(default_factory=JacobianSettings)
+    alp: AlpSettings = field(default_factory=AlpSettings)
+    trades: TradesSettings = field(default_factory=TradesSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
 
     def __post_init__(self) -> None:

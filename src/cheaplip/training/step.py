@@ -92,10 +92,12 @@ class Step:
             self.optimizer.zero_grad()
         if self.ranks.count > 1:
             figures = figures._replace(stop=float(stop))
-            terms, figures = self.ranks.agree([*self._first(), *self.others], terms, figures)
+            penalties = [*self._first(), *self.others]
+            terms, figures = self.ranks.agree(penalties, terms, figures)
             stop = float(figures.stop) > 0
             # Gradients are averaged over processes, whose minibatches may differ in size.
             share = self.ranks.count * whole / figures.samples
+            terms = [share * term if needs_batch(p) else term for p, term in zip(penalties, terms, strict=True)]
             data_loss, mean = data_loss * share, figures.loss / figures.samples
         objective = data_loss
         for term in terms:

@@ -174,6 +174,18 @@ class AutoAttack:
         what = "standard" if self.version == "standard" else "fast (APGD-CE, APGD-T)"
         return f"AutoAttack, {what}, {self.threat}"
 
+    def lacks(self, classes: int) -> str:
+        """Return in a sentence what cannot run on a model with so many classes; empty where all can.
+
+        Example:
+            >>> AutoAttack(0.1).lacks(2), AutoAttack(0.1).lacks(10)
+            ('APGD-T needs 4 classes, the model has 2: it is left out', '')
+        """
+        if classes >= 4:
+            return ""
+        instead = "APGD with the DLR loss stands in" if classes == 3 else "it is left out"
+        return f"APGD-T needs 4 classes, the model has {classes}: {instead}"
+
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
         """Return the changed images, the shape of ``x``; the model is used as it stands and left alone."""
         return break_within(self.threat, self.generator, model, x, y, self._stages)
@@ -184,8 +196,7 @@ class AutoAttack:
         if classes >= 4:
             stages.append(partial(apgd_within, loss="targeted", targets=5 if one else 9))
         else:
-            stands_in = "APGD with the DLR loss stands in" if classes == 3 else "APGD with cross-entropy runs alone"
-            warnings.warn(f"APGD-T needs 4 classes, the model has {classes}: {stands_in}", stacklevel=4)
+            warnings.warn(self.lacks(classes), stacklevel=4)
         if classes == 3:
             stages.append(partial(apgd_within, loss="dlr"))
         if self.version == "standard":

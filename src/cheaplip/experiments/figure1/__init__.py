@@ -11,16 +11,16 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from cheaplip.data import find_dir
+from cheaplip.data import class_names, find_dir
 from cheaplip.experiments.figure1.picture import draw
-from cheaplip.experiments.figure1.search import WAYS, Climb, candidates, class_names, climb
+from cheaplip.experiments.figure1.search import WAYS, Climb, candidates, climb
 from cheaplip.experiments.figure1.words import described, outcome, searched
 from cheaplip.experiments.jobs import Job, Place, run_all
 from cheaplip.experiments.outcome import Outcome, check_claimed, claim, has_only, read_json, write_json
 from cheaplip.runs import epochs_done, finished, load, read_config, read_result, train
 from cheaplip.settings import ReproduceSettings, TrainSettings
 
-__all__ = ["Climb", "candidates", "class_names", "climb", "run"]
+__all__ = ["Climb", "candidates", "climb", "run"]
 
 # What is trained on a data set: the network (None for the package's own choice) and how long.
 TRAINED: dict[str, tuple[str | None, int]] = {"fashion-mnist": ("cnn", 3), "mnist": (None, 10), "digits": (None, 40)}

@@ -24,12 +24,6 @@ BATCH = 100  # images that the network sees at a time
 SURE, UNSURE = 0.9, 0.3
 # If no pair is as sure as the paper's, a less sure one is shown, and it is said so.
 BARS = (SURE, 0.5, 0.0)
-NAMES = {
-    "fashion-mnist": (
-        *("T-shirt", "trousers", "pullover", "dress", "coat"),
-        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
-    )
-}
 
 
 @final
@@ -100,16 +94,6 @@ class Climb:
     exchanged: int
     ever: int
     unsure: int
-
-
-def class_names(data: str, classes: int) -> tuple[str, ...]:
-    """Return what the classes of a data set are called; by their numbers where they have no names.
-
-    Example:
-        >>> class_names("fashion-mnist", 10)[5], class_names("digits", 10)[5]
-        ('sandal', '5')
-    """
-    return NAMES.get(data) or tuple(map(str, range(classes)))
 
 
 def candidates(model: nn.Module, data: Data) -> Candidates:

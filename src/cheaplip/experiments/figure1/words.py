@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cheaplip.experiments.figure1.search import IMAGES, PAIRS, SURE, UNSURE, UPDATES, Climb, class_names
+from cheaplip.data import class_names
+from cheaplip.experiments.figure1.search import IMAGES, PAIRS, SURE, UNSURE, UPDATES, Climb
 from cheaplip.experiments.outcome import Outcome
 from cheaplip.runs import read_config, read_result
 
