@@ -203,6 +203,14 @@ def test_two_commands_do_not_train_in_one_folder(tmp_path: Path, capsys: pytest.
     assert finished(tmp_path / "run")
 
 
+def test_two_commands_do_not_attack_in_one_folder(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(finished_run)
+    with alone(finished_run):
+        assert main(["evaluate", str(finished_run), "--attacks", "noise", "--limit", "5"]) == 2
+    assert f"another command is at work in {finished_run}" in capsys.readouterr().err
+    assert contents(finished_run) == before
+
+
 def test_folder_is_free_again_when_the_process_that_had_it_was_killed(tmp_path: Path) -> None:
     program = "import sys, time, pathlib; from cheaplip.files import alone\n"
     program += "with alone(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"

@@ -17,6 +17,7 @@ from cheaplip.attacks import Attack, suite
 from cheaplip.data import Data
 from cheaplip.data import load as load_data
 from cheaplip.evaluation import Results, evaluate
+from cheaplip.files import alone
 from cheaplip.models import check_fits
 from cheaplip.runs.folder import WEIGHTS, digest, load, read_config, read_result, versions, write_result
 from cheaplip.runs.parts import device_of, shows
@@ -76,7 +77,7 @@ def evaluate_run(
         FileNotFoundError: expected a run folder, found no folder runs/none: make one with `cheaplip train`
     """
     folder = Path(run)
-    config, result = read_config(folder), read_result(folder)
+    config, _ = read_config(folder), read_result(folder)
     if config.classes is None:
         raise ValueError(f"attacks need data with classes; the run in {folder} is a regression")
     settings = config.settings
@@ -84,11 +85,11 @@ def evaluate_run(
     data = load_data(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
     check_fits(model, data.shape, data.classes)
     shown = shows(progress)
-    chosen = _chosen(model, data, folder, attacks, eps, seed, shown)
-    begun = time.perf_counter()
-    store = Store(folder, _depends(folder, data, seed))
-    with warnings.catch_warnings():
+    with alone(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="APGD-T needs")  # the doubts say so, once
+        chosen = _chosen(model, data, folder, attacks, eps, seed, shown)
+        begun = time.perf_counter()
+        store = Store(folder, _depends(folder, data, seed))
         found = evaluate(
             model,
             data.test,
@@ -101,10 +102,11 @@ def evaluate_run(
             cache=store,
         )
         store.finish(found)
-        result = _joined(result, found, time.perf_counter() - begun)
+        # Read now, as `cheaplip bounds` may have added to it meanwhile.
+        result = _joined(read_result(folder), found, time.perf_counter() - begun)
         draw_curves(folder, result, store.samples)
         draw_attacked(folder, model, data, chosen, found, seed)
-    write_result(folder, result)  # last: whoever finds results finds the pictures too
+        write_result(folder, result)  # last: whoever finds results finds the pictures too
     return result
 
 
