@@ -72,11 +72,12 @@ class JacobianPenalty(nn.Module):
         # What is compiled has no second derivative.
         plain = getattr(inner, "_orig_mod", inner)
         # Several processes exchange gradients only where the wrapper was called itself.
-        alone = apart or (plain is not inner is not model and processes()[1] > 1)
+        compiled, wrapped = plain is not inner, inner is not model
+        alone = apart or (compiled and wrapped and processes()[1] > 1)
         output = apply(model, x) if alone else None
         with torch.enable_grad(), frozen(used) if apart else nullcontext():
             leaf = x.detach().requires_grad_()
-            seen = apply(plain if alone or plain is not inner else model, leaf)
+            seen = apply(plain if alone or compiled else model, leaf)
             square = self._square(widen(seen).flatten(1), leaf)
         output = seen if output is None else output
         self.value = square.detach()
