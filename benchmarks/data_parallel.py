@@ -27,6 +27,7 @@ from torch import nn
 
 import cheaplip as cl
 from cheaplip.models import build
+from cheaplip.runs.processes import dissolve
 from cheaplip.training.ranks import Ranks
 from cheaplip.training.step import Step
 
@@ -82,7 +83,7 @@ def part() -> None:
     """Leave the others, once all have said what they had to say."""
     if dist.is_initialized():
         dist.barrier()
-        dist.destroy_process_group()
+    dissolve()
 
 
 def measure(rank: int, count: int, port: int, network: str, divided: bool, seconds: float, folder: str) -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import cheaplip as cl
 from cheaplip.data import BatchLoader
 from cheaplip.penalties.ranks import spread
+from cheaplip.runs.processes import dissolve
 from cheaplip.training.sharded import states_of
 
 CASES: dict[str, dict[str, Any]] = {
@@ -204,7 +205,7 @@ def main(out: Path) -> None:
     torch.save(found, out / f"{count}-{rank}.pt")
     if dist.is_initialized():
         dist.barrier()
-        dist.destroy_process_group()
+    dissolve()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo import ZOO, Animal
 
 from cheaplip.modes import differs_in_training, evaluating, frozen, modules_of, runs_in_low_precision, unwrap
+from cheaplip.runs.processes import dissolve
 
 LINEAR = nn.Linear(2, 2)
 
@@ -25,7 +26,7 @@ def process_group() -> Iterator[None]:
     """A group of one process, without a port."""
     dist.init_process_group("gloo", store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
     yield
-    dist.destroy_process_group()
+    dissolve()
 
 
 def each_animal() -> pytest.MarkDecorator:

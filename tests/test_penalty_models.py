@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo import ZOO, Animal
 
 from cheaplip.penalties import LipschitzPenalty
+from cheaplip.runs.processes import dissolve
 
 
 def each_animal() -> pytest.MarkDecorator:
@@ -184,7 +185,7 @@ def process_group() -> Iterator[None]:
     """A group of one process, without a port."""
     dist.init_process_group("gloo", store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
     yield
-    dist.destroy_process_group()
+    dissolve()
 
 
 WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {

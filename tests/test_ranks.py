@@ -250,6 +250,25 @@ def test_command_trains_on_two_processes(tmp_path: Path) -> None:
     assert len(state["penalty_0"]["pairs.points"]) == 16
 
 
+OUTLIVING = """
+import torch, torch.distributed as dist
+from cheaplip.runs.processes import dissolve
+for _ in range(100):
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+    dist.barrier()
+    dissolve()
+    del model
+print("ended", dist.is_initialized())
+"""
+
+
+def test_model_may_outlive_the_group_of_processes() -> None:
+    # It hangs within a few rounds where the model's wrapper is what ends the group, in PyTorch 2.13.
+    ended = subprocess.run([sys.executable, "-c", OUTLIVING], capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout == "ended False\n"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

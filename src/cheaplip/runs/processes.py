@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Processes on one machine without GPUs.
 MOST = 64
+# Groups of processes that have been dissolved.
+_ENDED: list[Any] = []
 
 
 def leading() -> bool:
@@ -100,6 +102,11 @@ def _check_shares(settings: TrainSettings, count: int) -> None:
 
 
 def dissolve() -> None:
-    """End what the processes of a run have in common."""
+    """End what the processes of a run have in common.
+
+    The group itself stays until this process ends: a wrapped model that has the last word on it would wait, with
+    Python's lock in its hand, for the group's thread, which may be waiting for that lock.
+    """
     if dist.is_available() and dist.is_initialized():
+        _ENDED.append(dist.group.WORLD)
         dist.destroy_process_group()
