@@ -1,4 +1,8 @@
-"""Cheap Lipschitz training of neural networks (CLIP, arXiv 2103.12531), for PyTorch."""
+"""Cheap Lipschitz training of neural networks (CLIP, arXiv 2103.12531), for PyTorch.
+
+``LipschitzPenalty`` and ``Discrepancy`` go into a training loop of your own; ``fit`` is such a loop. ``evaluate`` with
+``attacks`` tells how robust a network is, ``lipschitz`` how steep, and ``load`` gives the network of a run folder.
+"""
 
 from __future__ import annotations
 

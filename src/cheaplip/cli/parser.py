@@ -33,7 +33,12 @@ _NAMES = (
 )
 _EVALUATE = (
     Setting("attacks", str, "noise,pgd-paper,pgd", About(f"joined by commas: {_NAMES}")),
-    Setting("eps", str | None, None, About("radii in input units, joined by commas; null: 2, -linf 0.1, -l1 12")),
+    Setting(
+        "eps",
+        str | None,
+        None,
+        About("radii of all attacks, in input units, joined by commas; null: 2, -linf 0.1, -l1 12"),
+    ),
     Setting("limit", int | None, None, About("attack the first N test images; null: all", low=1)),
     Setting("seed", int, 0, About("of noise and random starts", low=0)),
     Setting("data_dir", str | None, None, About("the data folder; null: that of the run")),

@@ -1,4 +1,4 @@
-"""How large is the Lipschitz constant of a model? Lower bounds with a witness, proven upper bounds."""
+"""How large is the Lipschitz constant of a model? Lower bounds with a witness, proven upper bounds, certified radii."""
 
 from __future__ import annotations
 

@@ -31,30 +31,30 @@ class BoundsSettings:
     ] = None
     domain: Annotated[Literal["all", "box"], About("all space, or pairs of inputs in the box alone")] = "all"
     box: Annotated[
-        str | None, About("LOW,HIGH of inputs (where negative with =, as box=-1,1); null: the data's, without data 0,1")
+        str | None, About("LOW,HIGH of inputs (LOW below 0 with =, as box=-1,1); null: the data's, without data 0,1")
     ] = None
     method: Annotated[
         Literal["auto", "product", "eclipse", "sdp", "exact"],
         About(
-            "of the upper bound: product of the layers' constants, ECLipsE-Fast, LipSDP-Neuron or the best of them; "
-            "exact: all linear regions of a small piecewise-linear network, beside the best of the others, whose "
-            "certificate is the one that is saved"
+            "of the upper bound: product of the layers' constants; eclipse: ECLipsE-Fast; sdp: LipSDP-Neuron; auto: "
+            "the best of these; exact: all linear regions of a small piecewise-linear network, beside the best of the "
+            "others, whose certificate is the one that is saved"
         ),
     ] = "auto"
-    seconds: Annotated[float, About("when the upper bound is improved no more, and a claim not tried again", low=0)] = (
-        30.0
-    )
+    seconds: Annotated[
+        float, About("how long the upper bound is improved, and a claim tried again before it is left open", low=0)
+    ] = 30.0
     steps: Annotated[
         int | None,
         About(
-            "moves of the search for a steep pair; null: 100, for a network of millions of multiplications fewer", low=1
+            "moves of the search for a steep pair; null: 100, fewer for a network of millions of multiplications", low=1
         ),
     ] = None
     claim: Annotated[
         float | None,
         About(
             "a claimed Lip: refuted by a pair (saved as witness.npz, status 3), proven by an upper bound (its "
-            "certificate saved as certificate.npz, or as save says, status 0), or open (status 0)",
+            "certificate saved as certificate.npz, or where save says, status 0), or open (status 0)",
             low=0,
         ),
     ] = None

@@ -24,7 +24,8 @@ class ReproduceSettings:
     """
 
     data: Annotated[
-        str | None, About("table1: mnist, fashion-mnist or digits; figure1: an image data set; null: the paper's")
+        str | None,
+        About("table1: mnist, fashion-mnist or digits, null: the first two; figure1: these, null: fashion-mnist"),
     ] = None
     data_dir: Annotated[str | None, About("the data folder; null: CHEAPLIP_DATA, ./data or the user's cache")] = None
     seeds: Annotated[int, About("how many seeds, from 0 on; pictures show the first", low=1)] = 1

@@ -56,18 +56,21 @@ class TrainSettings:
     data_dir: Annotated[str | None, About("the data folder; null: CHEAPLIP_DATA, ./data or the user's cache")] = None
     model: Annotated[
         str | None,
-        About("mlp:784-64-64-10, cnn or pkg.mod:factory, which runs its code; null: an mlp :relu with 64-64 inside"),
+        About(
+            "mlp:784-64-64-10 (sigmoids; :relu or another activation behind it), cnn, or pkg.mod:factory, which runs "
+            "its code; null: mlp:INPUTS-64-64-OUTPUTS:relu, as the data wants it"
+        ),
     ] = None
     penalty: Annotated[
         str,
         About(
-            "lipschitz (CLIP), weight (the norm of all weights), layers (the product of the layers' norms), bound (a "
-            "proven form of bound, ECLipsE-Fast), jacobian, alp (adversarial Lipschitz), trades (with classes), or "
-            "none; several joined by +"
+            "lipschitz (CLIP), weight (the norm of all weights), layers (the product of the layers' norms), bound (an "
+            "upper bound of Lip, ECLipsE-Fast; dense networks alone), jacobian, alp (adversarial Lipschitz), trades "
+            "(with classes), or none; several joined by +"
         ),
     ] = "lipschitz"
     weight: Annotated[
-        float, About("the first λ (μ, β) of each penalty, in loss per unit of what it penalises", low=0)
+        float, About("λ (μ, β) of each penalty in the beginning, in loss per unit of what it penalises", low=0)
     ] = 0.05
     target: Annotated[
         float | None,
@@ -78,7 +81,7 @@ class TrainSettings:
     epochs: Annotated[int, About("passes over the training split", low=1)] = 20
     batch_size: Annotated[int, About("samples per training step", low=1)] = 128
     learning_rate: Annotated[
-        float | None, About("the first of SGD; null: 0.3 for an mlp of sigmoids or tanh, else 0.1", above=0)
+        float | None, About("of SGD, in the beginning; null: 0.3 for an mlp of sigmoids or tanh, else 0.1", above=0)
     ] = None
     momentum: Annotated[float, About("of SGD", low=0, below=1)] = 0.9
     schedule: Annotated[Literal["cosine", "constant"], About("the learning rate falls to 0 as a cosine, or stays")] = (
