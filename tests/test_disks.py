@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 import cheaplip as cl
 from cheaplip.cli import main
+from cheaplip.data import load
 from cheaplip.experiments import figure1, stages
 from cheaplip.files import alone, whole
-from cheaplip.runs import finished
+from cheaplip.runs import attacking, finished, pipeline, read_result
 from cheaplip.training.checkpoint import FILE, METRICS
 
 
@@ -201,6 +202,34 @@ def test_two_commands_do_not_train_in_one_folder(tmp_path: Path, capsys: pytest.
         assert list((tmp_path / "run").iterdir()) == []
     assert main(command) == 0
     assert finished(tmp_path / "run")
+
+
+def test_run_that_another_command_made_meanwhile_stays(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made_meanwhile(*arguments: Any, **others: Any) -> Any:
+        shutil.copytree(finished_run, tmp_path / "run")
+        return load(*arguments, **others)
+
+    monkeypatch.setattr(pipeline, "load", made_meanwhile)
+    assert main(["train", "--epochs", "1", "--out", str(tmp_path / "run")]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert contents(tmp_path / "run") == contents(finished_run)
+
+
+def test_bounds_found_while_attacks_ran_stay(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+    def bounded_meanwhile(*_: Any) -> None:
+        assert main(["bounds", str(run), "--seconds", "1"]) == 0
+
+    monkeypatch.setattr(attacking, "draw_attacked", bounded_meanwhile)
+    assert main(["evaluate", str(run), "--attacks", "noise", "--limit", "5"]) == 0
+    found = read_result(run)
+    assert found["seconds"]["bounds"] > 0
+    assert [entry["attack"] for entry in found["robust"]] == ["noise"]
 
 
 def test_two_commands_do_not_attack_in_one_folder(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

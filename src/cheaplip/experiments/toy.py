@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cheaplip.drawing import BLACK, CYCLE, GREY, animate, frame, styled
 from cheaplip.experiments.figure2.steepness import Steepest, steepest
-from cheaplip.experiments.outcome import Outcome, claim, has_only, write_json
+from cheaplip.experiments.outcome import Outcome, check_claimed, claim, has_only, write_json
 from cheaplip.files import whole
 from cheaplip.pairs import Pairs
 from cheaplip.settings import ReproduceSettings
@@ -55,6 +55,7 @@ def run(settings: ReproduceSettings, folder: Path, *, progress: bool = False) ->
     updates = climb()
     scene = _Scene(true, updates)
     images = [scene.at(k) for k in range(len(updates))]
+    check_claimed(folder)
     frames = [_save(image, folder / "frames" / f"{k:03}.png") for k, image in enumerate(images)]
     rows, reached = _rows(updates, true)
     largest = updates[-1]["largest"]

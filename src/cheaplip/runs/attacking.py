@@ -103,11 +103,12 @@ def evaluate_run(
             cache=store,
         )
         store.finish(found)
-        # Read now, as `cheaplip bounds` may have added to it meanwhile.
-        result = _joined(read_result(folder), found, time.perf_counter() - begun)
-        draw_curves(folder, result, store.samples)
+        seconds = time.perf_counter() - begun
+        draw_curves(folder, _joined(read_result(folder), found, seconds), store.samples)
         draw_attacked(folder, model, data, chosen, found, seed)
-        write_result(folder, result)  # last: whoever finds results finds the pictures too
+        # Read again, as `cheaplip bounds` may have added to it; written last: who finds results finds the pictures too.
+        result = _joined(read_result(folder), found, seconds)
+        write_result(folder, result)
     return result
 
 

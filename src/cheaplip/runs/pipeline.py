@@ -77,12 +77,14 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
     """Train in this process; of several the first writes the folder."""
     device = device_of(settings.device) if fabric is None else fabric.device
     data = load(settings.data, data_dir=settings.data_dir, seed=settings.seed)
-    name = full_name(settings, data)
+    name, asked = full_name(settings, data), settings
     settings = replace(settings, model=name, learning_rate=full_rate(settings, name))
     parts = assemble(settings, data, device)
-    found = attacked(folder)
     config, new = Config(settings, data.shape, data.classes, versions()), not folder.exists()
     with alone(folder) if first(fabric) else nullcontext():
+        if first(fabric):
+            check_folder(folder, asked)  # again, as another command may have been here since
+        found = attacked(folder)
         history = _fitted(folder, config, parts, fabric, progress, new)
         if first(fabric):
             save_weights(folder, parts.model)  # first, as it does not make the folder anew if that is gone
