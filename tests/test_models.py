@@ -167,10 +167,15 @@ def test_own_factory_or_module_that_raises_is_told_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model_that_raises.py").write_text("def net():\n    raise RuntimeError('out of\\nluck')\n")
+    (tmp_path / "model_that_counts.py").write_text("def net(classes):\n    return range(classes)\n")
     (tmp_path / "module_that_raises.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ValueError, match=r"^model_that_raises:net raised RuntimeError: out of luck$"):
         build("model_that_raises:net", shape=(4,), classes=3)
+    with pytest.raises(
+        ValueError, match=r"^model_that_counts:net raised TypeError: .*; it was called with classes=None$"
+    ):
+        build("model_that_counts:net", shape=(4,), classes=None)
     with pytest.raises(ValueError, match=r"importing module_that_raises raised ZeroDivisionError: division by zero$"):
         build("module_that_raises:net", shape=(4,), classes=3)
 

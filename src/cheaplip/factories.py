@@ -70,7 +70,8 @@ def called(factory: Callable[..., Any], spec: str, offered: dict[str, Any]) -> A
     try:
         return factory(**offered)
     except Exception as error:  # whatever a user's function raises
-        raise ValueError(f"{spec} {_raised(error)}") from error
+        unknown = " and ".join(f"{name}=None" for name, value in offered.items() if value is None)
+        raise ValueError(f"{spec} {_raised(error)}" + (f"; it was called with {unknown}" if unknown else "")) from error
 
 
 def _raised(error: Exception) -> str:
