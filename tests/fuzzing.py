@@ -70,7 +70,7 @@ def run_case(base: Path, kind: str, seed: int, number: int) -> Case:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(str(base / "code"))
-            patch.setattr("cheaplip.experiments.path.run_all", fuzz_kinds.run_here)
+            patch.setattr("cheaplip.experiments.stages.run_all", fuzz_kinds.run_here)
             patch.chdir(folder)
             torch.manual_seed(0)
             command = _spoil(rng, kind, about)

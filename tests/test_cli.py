@@ -237,7 +237,7 @@ def test_bad_config_file_is_told_in_one_line(
     ("arguments", "message"),
     [
         (["--attacks", "pdg"], "unknown attack 'pdg': did you mean 'pgd'?"),
-        (["--attacks", "xyz"], "unknown attack 'xyz': choose among clean, noise"),
+        (["--attacks", "xyz"], "unknown attack 'xyz': choose among noise, noise-clamped"),
         (["--attacks", "pgd,"], "--attacks must be a list joined by commas"),
         (["--attacks", "pgd,pgd"], "each attack may be named once"),
         (["--eps", "1,x"], "--eps must be numbers above 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 
 from cheaplip.attacks.closest import closest
@@ -59,7 +60,9 @@ def named(name: str, *, eps: float | None = None, box: Box | None = (0.0, 1.0)) 
         1.5
     """
     if not isinstance(name, str) or name not in _REGISTRY:
-        raise ValueError(f"unknown attack {name!r}: choose among {', '.join(NAMES)}")
+        near = difflib.get_close_matches(str(name), NAMES, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(NAMES)}"
+        raise ValueError(f"unknown attack {name!r}: {remedy}")
     make, radius = _REGISTRY[name]
     if radius is None and eps is not None:
         raise ValueError(f"{name} has no radius; got eps={eps!r}: leave it out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
 import warnings
@@ -14,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from cheaplip.attacks import NAMES, Attack, suite
+from cheaplip.attacks import Attack, suite
 from cheaplip.data import Data
 from cheaplip.data import load as load_data
 from cheaplip.evaluation import Results, evaluate
@@ -122,12 +121,6 @@ def _chosen(
     progress: bool,
 ) -> dict[str, Attack]:
     """Return the attacks of these names; a patch is trained first."""
-    known = (CLEAN, *NAMES, PATCH, CERTIFIED)
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(known)}"
-            raise ValueError(f"unknown attack {name!r}: {remedy}")
     chosen = chosen_for(data, [name for name in names if name not in (CERTIFIED, PATCH, CLEAN)], eps)
     if PATCH in names:
         chosen[PATCH] = patch_of(model, data, folder, seed=seed, progress=progress)
