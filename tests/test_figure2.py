@@ -26,7 +26,6 @@ from cheaplip.experiments.jobs import Job
 from cheaplip.experiments.propositions import constant_from
 from cheaplip.settings import ReproduceSettings
 
-pytestmark = pytest.mark.xdist_group("figure2")  # one worker makes what its tests look at
 
 RUNS = ("runs/sigmoid-seed-0.json", "runs/linear-seed-0.json")
 

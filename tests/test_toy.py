@@ -13,8 +13,6 @@ from PIL import Image
 from cheaplip.experiments import Outcome, reproduce, toy
 from cheaplip.settings import ReproduceSettings
 
-pytestmark = pytest.mark.xdist_group("toy")  # one worker makes what its tests look at
-
 
 def draw(folder: Path, **settings: Any) -> Outcome:
     return reproduce("toy", ReproduceSettings(out=str(folder), **settings))
