@@ -22,7 +22,6 @@ from cheaplip.experiments.figure1 import search
 from cheaplip.experiments.jobs import Job
 from cheaplip.settings import ReproduceSettings, TrainSettings
 
-
 SMALL = ReproduceSettings(data="digits", epochs=4, jobs=1)
 FILES = ["figure1.png", "figure1.svg", "figure1.gif", "figure1.json"]
 

@@ -26,7 +26,6 @@ from cheaplip.experiments.jobs import Job
 from cheaplip.experiments.propositions import constant_from
 from cheaplip.settings import ReproduceSettings
 
-
 RUNS = ("runs/sigmoid-seed-0.json", "runs/linear-seed-0.json")
 
 

@@ -25,7 +25,6 @@ from cheaplip.experiments.path.training import DIRECTIONS, WEIGHTS, measured, ne
 from cheaplip.experiments.propositions import Check, constant_from
 from cheaplip.settings import ReproduceSettings
 
-
 STEPS = 3
 
 

@@ -21,7 +21,6 @@ from cheaplip.penalties.ranks import processes
 from cheaplip.runs import finished
 from cheaplip.training.ranks import default_fabric
 
-
 QUIET = os.environ | {"OMP_NUM_THREADS": "1"}
 CLOSE = 1e-12  # in float64: rounding, and nothing else
 

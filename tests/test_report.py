@@ -24,7 +24,6 @@ from cheaplip.report import adversarial, pictures, steepest, waiting, write_repo
 from cheaplip.report.words import SPACE
 from cheaplip.settings import LipschitzSettings, TrainSettings
 
-
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)> $x^2$ {{ 7 * 7 }} &amp;'
 SMALL = TrainSettings(data="digits", model="mlp:64-16-10:relu", epochs=4, lower_every=2)
 VOID = {"meta", "link", "img", "input", "br"}

@@ -13,7 +13,6 @@ from cheaplip import runs
 from cheaplip.report import write_report
 from cheaplip.settings import TrainSettings
 
-
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 

@@ -15,7 +15,6 @@ from cheaplip.experiments.table1 import cells, layout, plan, work
 from cheaplip.experiments.table1.published import published
 from cheaplip.settings import ReproduceSettings, from_mapping
 
-
 SMALL = {"data": "digits", "epochs": 1, "limit": 20, "jobs": 2}
 
 
