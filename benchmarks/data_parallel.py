@@ -86,7 +86,15 @@ def part() -> None:
     dissolve()
 
 
-def measure(rank: int, count: int, port: int, network: str, divided: bool, seconds: float, folder: str) -> None:
+def from_processes(work: Callable[..., None], count: int, *arguments: Any) -> Any:
+    """Return what the first of several processes saved, where its last argument says."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "found.pt"
+        mp.spawn(work, (count, free_port(), *arguments, file), nprocs=count)  # type: ignore[attr-defined, no-untyped-call]
+        return torch.load(file, weights_only=True)
+
+
+def measure(rank: int, count: int, port: int, network: str, divided: bool, seconds: float, file: Path) -> None:
     """Time both steps in one of several processes; the first writes what it found."""
     fabric = joined(rank, count, port)
     parts = count if divided else 1
@@ -104,16 +112,13 @@ def measure(rank: int, count: int, port: int, network: str, divided: bool, secon
         if count > 1:
             dist.broadcast(going, 0)
     if rank == 0:
-        torch.save({name: values[1:] for name, values in taken.items()}, Path(folder) / "taken.pt")
+        torch.save({name: values[1:] for name, values in taken.items()}, file)
     part()
 
 
 def row_of(network: str, count: int, divided: bool, seconds: float) -> tuple[str, ...]:
     """Return a row of the table, from processes of their own."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (count, free_port(), network, divided, seconds, folder)
-        mp.spawn(measure, arguments, nprocs=count)  # type: ignore[attr-defined, no-untyped-call]
-        taken = torch.load(Path(folder) / "taken.pt", weights_only=True)
+    taken = from_processes(measure, count, network, divided, seconds)
     ratios = [clip / plain for plain, clip in zip(taken["plain"], taken["clip"], strict=True)]
     ratio, plain, clip = summarise(ratios), summarise(taken["plain"]), summarise(taken["clip"])
     each = f"{BATCH // count if divided else BATCH}, {PAIRS // count if divided else PAIRS}"

@@ -9,16 +9,14 @@ passed the loopback interface (Linux), headers and acknowledgements included, so
 from __future__ import annotations
 
 import math
-import tempfile
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from arithmetic import multiply_adds
-from data_parallel import free_port, joined, part, steps_of
+from data_parallel import from_processes, joined, part, steps_of
 from tables import Table
-from torch import multiprocessing as mp
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -54,7 +52,7 @@ def sent() -> int:
     raise RuntimeError("/proc/net/dev has no loopback interface: this benchmark needs Linux")
 
 
-def count(rank: int, processes: int, port: int, network: str, batch: int, pairs: int, folder: str) -> None:
+def count(rank: int, processes: int, port: int, network: str, batch: int, pairs: int, file: Path) -> None:
     """Count what a step of each kind takes; the first process writes the multiply-adds and bytes of one step."""
     fabric, block = joined(rank, processes, port), STEPS.get(network, 50)
     found = {}
@@ -69,16 +67,13 @@ def count(rank: int, processes: int, port: int, network: str, batch: int, pairs:
         fabric.barrier()
         found[name] = (counter.multiply_adds / block, (sent() - before) / block)
     if rank == 0:
-        torch.save(found, Path(folder) / "found.pt")
+        torch.save(found, file)
     part()
 
 
 def row_of(network: str, processes: int, batch: int, pairs: int) -> tuple[str, ...]:
     """Return a row of the table: what the model says, and what was counted."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (processes, free_port(), network, batch, pairs, folder)
-        mp.spawn(count, arguments, nprocs=processes)  # type: ignore[attr-defined, no-untyped-call]
-        found = torch.load(Path(folder) / "found.pt", weights_only=True)
+    found = from_processes(count, processes, network, batch, pairs)
     net = build(network, shape=(1, 28, 28), classes=10, seed=0)
     layers = multiply_adds(net, torch.zeros(1, 1, 28, 28))
     forward, first = sum(layers), layers[0]

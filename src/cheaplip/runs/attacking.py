@@ -77,13 +77,7 @@ def evaluate_run(
         FileNotFoundError: expected a run folder, found no folder runs/none: make one with `cheaplip train`
     """
     folder = Path(run)
-    config, _ = read_config(folder), read_result(folder)
-    if config.classes is None:
-        raise ValueError(f"attacks need data with classes; the run in {folder} is a regression")
-    settings = config.settings
-    model = load(folder).to(device_of(device))
-    data = load_data(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
-    check_fits(model, data.shape, data.classes)
+    model, data = _subject(folder, data_dir, device)
     shown = shows(progress)
     with alone(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="APGD-T needs")  # the doubts say so, once
@@ -109,6 +103,18 @@ def evaluate_run(
         result = _joined(read_result(folder), found, seconds)
         write_result(folder, result)
     return result
+
+
+def _subject(folder: Path, data_dir: str | Path | None, device: str) -> tuple[nn.Module, Data]:
+    """Return the network of a run, on its device, and the data; raise for a run that is not whole, or a regression."""
+    config, _ = read_config(folder), read_result(folder)
+    if config.classes is None:
+        raise ValueError(f"attacks need data with classes; the run in {folder} is a regression")
+    settings = config.settings
+    model = load(folder).to(device_of(device))
+    data = load_data(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
+    check_fits(model, data.shape, data.classes)
+    return model, data
 
 
 def _chosen(
