@@ -16,6 +16,8 @@ from torch import Tensor, nn
 import cheaplip as cl
 from cheaplip import models
 from cheaplip.modes import frozen
+from cheaplip.pairs.motion import GROUPS
+from cheaplip.penalties.lipschitz import LIFETIME
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -23,6 +25,8 @@ SHAPE, CLASSES = (1, 28, 28), 10
 WEIGHT = 0.05  # λ
 EPS = 2.0  # of the adversaries, in the 2-norm
 AUTHORS_PAIRS = 500
+# Some pairs are renewed once in so many moves, which are timed together: else a round would meet all renewals or none.
+RENEWAL = LIFETIME // GROUPS
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def clip_variants(work: Workload, counts: Iterable[int], names: Iterable[str] = 
 
             return work.step(separate if name == "penalty" else joint)
 
-        return Variant(name, count, clip_floor(work.batch, count, work.share, every), build, every)
+        return Variant(name, count, clip_floor(work.batch, count, work.share, every), build, every * RENEWAL)
 
     return [make(name, count) for count in counts for name in names]
 
@@ -193,7 +197,7 @@ def both_variants(work: Workload, counts: Iterable[int]) -> list[Variant]:
             return work.step(together if riding else apart)
 
         floor = clip_floor(work.batch, count, work.share) + adversarial_floor(1, work.share) - 1
-        return Variant(f"one-step adversary, joint{'' if riding else ' after it'}", count, floor, build)
+        return Variant(f"one-step adversary, joint{'' if riding else ' after it'}", count, floor, build, RENEWAL)
 
     return [make(count, riding) for count in counts for riding in (False, True)]
 

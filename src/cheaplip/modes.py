@@ -53,7 +53,8 @@ def runs_in_low_precision(model: Model) -> bool:
     """Tell whether calling the model now would compute below float32, by autocast or by its wrapper."""
     if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
         return True
-    if not (_is_wrapper(type(model)) and _is_fabric(type(model))):
+    kind = type(model)
+    if not (_is_wrapper(kind) and _is_fabric(kind)):
         return False
     precision: Any = model._strategy.precision.precision  # type: ignore[union-attr]
     return precision not in ("32-true", "64-true")
@@ -137,9 +138,13 @@ def differs_in_training(modules: Iterable[nn.Module]) -> bool:
     stack: list[nn.Module | None] = list(modules)
     while stack:
         layer = stack.pop()
-        if layer is not None:
-            if layer.training and _differs(layer):
+        if layer is None:
+            continue
+        if layer.training:
+            hooked = layer._forward_hooks or layer._forward_pre_hooks
+            if (hooked or _KINDS.get(type(layer)) is not _SAME) and _differs(layer):
                 return True
+        if layer._modules:
             stack.extend(layer._modules.values())
     return False
 

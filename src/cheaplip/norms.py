@@ -85,7 +85,8 @@ def vector_norm(x: Tensor, p: Norm = 2) -> Tensor:
         p = check_norm(p)
     _check_samples(x)
     if not callable(p):
-        norms: Tensor = torch.linalg.vector_norm(x.flatten(1) if x.dim() > 1 else x.unsqueeze(1), ord=p, dim=1)
+        x = x if x.dim() > 1 else x.unsqueeze(1)
+        norms: Tensor = torch.linalg.vector_norm(x, p, tuple(range(1, x.dim())))
         return norms
     value = p(x)
     if value.shape != x.shape[:1]:
@@ -140,7 +141,7 @@ def norm_gradient(x: Tensor, p: Norm = 2, norm: Tensor | None = None) -> Tensor:
             leaf = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(vector_norm(leaf, p).sum(), leaf)
         # The norm has a kink at zero, where autograd may answer NaN.
-        return torch.where(vector_norm(x, p).reshape(-1, *[1] * (x.dim() - 1)) > 0, gradient, 0.0)
+        return torch.where(per_sample(vector_norm(x, p), x) > 0, gradient, 0.0)
     if p == 1:
         return x.sign()
     if p == 2:
@@ -192,8 +193,7 @@ def project_ball(x: Tensor, p: float, radius: float) -> Tensor:
     if p_checked == 2:
         norm = vector_norm(x, 2).clamp_min(torch.finfo(x.dtype).tiny)
         return x * per_sample((radius / norm).clamp_max(1.0), x)
-    flat = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
-    return _project_l1(flat, radius).view_as(x) if flat.numel() else x.clone()
+    return _project_l1(x.flatten(1) if x.dim() > 1 else x.unsqueeze(1), radius).view_as(x) if x.numel() else x.clone()
 
 
 def _project_l1(flat: Tensor, radius: float) -> Tensor:

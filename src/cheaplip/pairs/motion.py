@@ -160,20 +160,21 @@ class Pairs(nn.Module):
         Raises:
             ValueError: if the outputs at all pairs are NaN or infinite.
         """
-        apart = self.room.measure(self.points)
+        points = self.points
+        apart = self.room.measure(points)
         if climb:
-            rise = ascent(function, self.points, apart.difference, apart.distance, self.p_in, self.p_out)
-            return self.judge(rise.value, rise)
+            rise = ascent(function, points, apart.difference, apart.distance, self.p_in, self.p_out)
+            return self.judge(rise.value, apart.distance, rise)
         with torch.no_grad():
-            output_u, output_v = apply(function, self.points).chunk(2)
-            return self.judge(quotient(output_u, output_v, apart.distance, self.p_out))
+            output_u, output_v = apply(function, points).chunk(2)
+            return self.judge(quotient(output_u, output_v, apart.distance, self.p_out), apart.distance)
 
     def slopes(self, output: Tensor) -> Slopes:
         """Return what can be said of the quotients by the outputs at ``points`` alone, without a graph."""
         apart = self.room.measure(self.points)
         return Slopes.at(output, apart.difference, apart.distance, self.p_in, self.p_out)
 
-    def judge(self, quotients: Tensor, rise: Ascent | None = None) -> Measurement:
+    def judge(self, quotients: Tensor, distance: Tensor, rise: Ascent | None = None) -> Measurement:
         """Return the measurement that these quotients are; raises as :meth:`measure`."""
         values: list[float] = quotients.tolist()
         if not math.isfinite(sum(values)):
@@ -184,7 +185,7 @@ class Pairs(nn.Module):
                 f"the model's outputs are NaN or infinite at all {self.count} pairs: "
                 "lower the learning rate or λ, or check weights and inputs"
             )
-        return Measurement(quotients, self.distances(), values, values.index(largest), rise)
+        return Measurement(quotients, distance, values, values.index(largest), rise)
 
     def move(self, measured: Measurement) -> None:
         """Move every pair one step uphill, and renew those that went wrong or have lived long enough.
@@ -199,12 +200,13 @@ class Pairs(nn.Module):
         """
         if measured.ascent is None:
             raise ValueError("to move, the pairs need a measurement with climb=True")
-        # Looked up once, and replaced rather than copied: in a small network's step both are felt.
-        points, buffers = self.points, self._buffers
-        step = adapt(self.step, measured.quotient, self.previous, self.first_step)
+        # Past nn.Module's own lookups and checks, and replaced rather than copied: all felt in a small network's step.
+        buffers: dict[str, Any] = self._buffers
+        points = buffers["points"]
+        step = adapt(buffers["step"], measured.quotient, buffers["previous"], self.first_step)
         buffers["step"], buffers["previous"] = step, measured.quotient
         move(self.search, points, measured.ascent, step, self.p_in)
-        self.moves += 1
+        self.__dict__["moves"] += 1
         if min(measured.values) <= 0:
             self._start_anew(points, [index for index, value in enumerate(measured.values) if value <= 0])
         if self.renew is not None:
@@ -224,10 +226,10 @@ class Pairs(nn.Module):
     def _start_anew(self, points: Tensor, at: slice | list[int]) -> None:
         u, v = points.chunk(2)
         u[at], v[at] = self.start.renew(at)
-        self.step[at] = self.first_step
-        # The measurement keeps the old one.
-        self.previous = self.previous.clone()
-        self.previous[at] = 0.0
+        # The measurement keeps the old quotients.
+        step, previous = self.step, self.previous.clone()
+        step[at], previous[at] = self.first_step, 0.0
+        self._buffers["previous"] = previous
 
     def get_extra_state(self) -> Tensor:
         """Return what renewal and motion depend on beside the buffers: moves, first step, smallest distance."""

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cheaplip.norms import Norm, per_sample, vector_norm
 
@@ -20,18 +20,20 @@ class Apart(NamedTuple):
     Attributes:
         difference: ``u - v``, ``(P, *shape)``.
         distance: its norm, ``(P,)``; inf where a pair is too close for its quotient to be trusted.
+        values: the distances on the host, as they are.
         close: whether there is such a pair.
         lost: the indices of pairs whose points are no finite numbers.
     """
 
     difference: Tensor
     distance: Tensor
+    values: list[float]
     close: bool
     lost: list[int]
 
 
 @final
-class Room(nn.Module):
+class Room:
     """Keeps pairs in a box and apart, and remembers how far.
 
     Args:
@@ -44,11 +46,7 @@ class Room(nn.Module):
         ValueError: if it has none.
     """
 
-    _low: Tensor | None
-    _high: Tensor | None
-
     def __init__(self, box: tuple[Tensor, Tensor] | None, p_in: Norm, smallest: float, points: Tensor) -> None:
-        super().__init__()
         self.p_in, self.smallest = p_in, smallest
         self._numbers: tuple[float, float] | None = None
         self._known: tuple[Tensor, int, Apart] | None = None
@@ -63,8 +61,7 @@ class Room(nn.Module):
             if low.dim() == high.dim() == 0:
                 # Numbers clamp faster than tensors do.
                 self._numbers, low, high = (float(low), float(high)), None, None
-        self.register_buffer("_low", low, persistent=False)
-        self.register_buffer("_high", high, persistent=False)
+        self._bounds = None if low is None or high is None else (low, high)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is remembered: a copy has points of its own."""
@@ -85,7 +82,9 @@ class Room(nn.Module):
             return known[2]
         u, v = points.chunk(2)
         difference = u - v
-        distance = vector_norm(difference, self.p_in).detach()
+        distance = vector_norm(difference, self.p_in)
+        if distance.requires_grad:
+            distance = distance.detach()
         values: list[float] = distance.tolist()
         lost = []
         if not math.isfinite(sum(values)):
@@ -95,7 +94,7 @@ class Room(nn.Module):
         close = min(values) < trusted
         if close:
             distance.masked_fill_(distance < trusted, math.inf)
-        apart = Apart(difference, distance, close, lost)
+        apart = Apart(difference, distance, values, close, lost)
         if not torch.is_inference_mode_enabled():  # whose tensors autograd could not use later
             self._known = (points, points._version, apart)
         return apart
@@ -122,5 +121,8 @@ class Room(nn.Module):
     def _clamp(self, points: Tensor) -> None:
         if self._numbers is not None:
             points.clamp_(*self._numbers)
-        elif self._low is not None:
-            points.clamp_(self._low, self._high)
+        elif self._bounds is not None:
+            low, high = self._bounds
+            if low.device != points.device or low.dtype != points.dtype:
+                self._bounds = low, high = low.to(points), high.to(points)
+            points.clamp_(low, high)

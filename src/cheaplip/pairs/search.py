@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +20,6 @@ SEARCHES = ("ascent", "paper", "power")
 GROW, SHRINK = 1.25, 0.5
 # Steps stay within these multiples of the first one, so that neither freezes a pair nor throws it far away.
 SMALLEST, LARGEST = 1e-2, 1e2
-FEW = 64
 # The share of its distance by which a pair gets closer or wider in one power iteration, at most.
 NEARER = 0.25
 
@@ -26,11 +27,12 @@ NEARER = 0.25
 def adapt(step: Tensor, value: Tensor, previous: Tensor, first: float) -> Tensor:
     """Return the steps ``(P,)``, larger where the last move raised the quotient, else smaller."""
     low, high = SMALLEST * first, LARGEST * first
-    if step.is_cpu and len(step) <= FEW:
-        # The same by hand, rounded the same: for so few numbers faster than five kernels.
-        numbers = zip(step.tolist(), value.tolist(), previous.tolist(), strict=True)
-        return step.new_tensor([min(max(s * (GROW if q > p else SHRINK), low), high) for s, q, p in numbers])
     return torch.where(value > previous, step * GROW, step * SHRINK).clamp_(low, high)
+
+
+@lru_cache
+def _root_of_tiny(dtype: torch.dtype) -> float:
+    return math.sqrt(torch.finfo(dtype).tiny)
 
 
 def check_search(search: Search, p_in: Norm) -> Search:
@@ -83,9 +85,9 @@ def move(search: Search, points: Tensor, climb: Ascent, step: Tensor, p_in: Norm
         length = (step * value * climb.scale).expand(2, -1)
     else:
         # Below the root of the smallest number squares are lost: better a short step than a wild one.
-        size = vector_norm(direction).clamp_min_(torch.finfo(direction.dtype).tiny ** 0.5)
+        size = vector_norm(direction, 2.0).clamp_min_(_root_of_tiny(direction.dtype))
         length = step / size.view(2, -1)
-    points.addcmul_(direction, per_sample(length.reshape(-1), direction))
+    points.addcmul_(direction, per_sample(length, direction))
 
 
 def _turned(points: Tensor, gradient: Tensor, value: Tensor, step: Tensor, p_in: Norm) -> tuple[Tensor, Tensor]:
@@ -101,7 +103,7 @@ def _turned(points: Tensor, gradient: Tensor, value: Tensor, step: Tensor, p_in:
     norm = check_norm(p_in)
     half = norm_gradient(pulled, 2.0 if callable(norm) else dual(norm)) * per_sample(0.5 * distance, apart)
     uphill = of_u + of_v
-    size = vector_norm(uphill).clamp_min_(torch.finfo(uphill.dtype).tiny ** 0.5)
+    size = vector_norm(uphill).clamp_min_(_root_of_tiny(uphill.dtype))
     centre = (u + v) / 2 + uphill * per_sample(step / size, uphill)
     return centre + half, centre - half
 

@@ -113,30 +113,34 @@ class Start(nn.Module):
         self.register_buffer("partners", None if partners is None else partners.detach().clone())
         self.kind, self.seed, self.draws = kind, whole_number(seed, "seed", low=0), 0
         self.radius = number(noise, "noise", above=0) * scale_of(pool)
-        self._stock: tuple[int, Tensor, Tensor] | None = None
+        self._stock: tuple[int, tuple[Tensor, ...]] | None = None
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Draw pairs, ``(count, *shape)`` each, from all of the pool."""
+        u, v = self._from_stock(count, self._draw)
+        return u, v
+
+    def _from_stock(self, count: int, make: Callable[[int, int], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return the next ``count`` samples of what ``make`` draws in lots, lot by lot."""
         size = max(1, min(MOST_AT_ONCE, FLOATS_AT_ONCE // max(1, self.pool[0].numel())))
         if count > size:
             self.draws = -(-self.draws // size) * size + size
-            return self._draw(count, -self.draws)
+            return make(count, -self.draws)
         if self.draws % size + count > size:
             self.draws += size - self.draws % size
         number, first = divmod(self.draws, size)
         self.draws += count
         if self._stock is None or self._stock[0] != number:
-            self._stock = (number, *self._draw(size, number))
-        return self._stock[1][first : first + count], self._stock[2][first : first + count]
+            self._stock = (number, make(size, number))
+        return tuple(lot[first : first + count] for lot in self._stock[1])
 
     def renew(self, at: slice | list[int]) -> tuple[Tensor, Tensor]:
         """Return new points for the pairs at these places: drawn, or their own start with fresh noise."""
+        count = at.stop - at.start if isinstance(at, slice) else len(at)
         if self.partners is None:
-            return self.draw(at.stop - at.start if isinstance(at, slice) else len(at))
-        self.draws += 1
-        u, partners = self.pool[at], self.partners[at]
-        noise = self._random(torch.randn, len(u), self._generator(self.draws))
-        return u, partners + noise * (self.radius / math.sqrt(max(1, noise[0].numel())))
+            return self.draw(count)
+        (noise,) = self._from_stock(count, self._noise)
+        return self.pool[at], self.partners[at] + noise
 
     def keep(self, first: int, step: int) -> None:
         """Keep the starts of every ``step``-th pair from the ``first`` on, and draw as no other ``first`` does."""
@@ -157,8 +161,14 @@ class Start(nn.Module):
         if self.kind == "samples":
             shift = torch.randint(1, len(self.pool), (count,), generator=generator).to(at.device)
             return u, self.pool[(at + shift) % len(self.pool)]
+        return u, u + self._scaled(count, generator)
+
+    def _noise(self, count: int, number: int) -> tuple[Tensor]:
+        return (self._scaled(count, self._generator(number)),)
+
+    def _scaled(self, count: int, generator: torch.Generator) -> Tensor:
         noise = self._random(torch.randn, count, generator)
-        return u, u + noise.mul_(self.radius / math.sqrt(max(1, noise[0].numel())))
+        return noise.mul_(self.radius / math.sqrt(max(1, noise[0].numel())))
 
     def _generator(self, number: int) -> torch.Generator:
         # One generator a draw: the whole state is the number of draws, and copies need no care.

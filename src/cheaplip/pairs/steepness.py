@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cheaplip.modes import Model
 from cheaplip.norms import Norm, norm_gradient, per_sample, vector_norm
+from cheaplip.pairs.chains import Chain, chain_of
 
 
 def apply(function: Model, points: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ def apply(function: Model, points: Tensor) -> Tensor:
         raise TypeError(
             f"the model must return one floating tensor; got {got}: wrap it, for example lambda x: model(x)[0]"
         )
-    if output.dim() == 0 or len(output) != len(points):
+    if output.dim() == 0 or output.shape[0] != points.shape[0]:
         raise ValueError(
             f"the model must return one output per sample, shape ({len(points)}, ...); got {tuple(output.shape)}"
         )
@@ -36,6 +37,7 @@ def apply(function: Model, points: Tensor) -> Tensor:
 
 
 def _explain(function: Model, points: Tensor, error: RuntimeError) -> str:
+    function = function.model if isinstance(function, Chain) else function
     parameter = next(iter(function.parameters()), None) if isinstance(function, torch.nn.Module) else None
     if parameter is not None and parameter.device != points.device:
         return (
@@ -127,12 +129,16 @@ class Slopes(NamedTuple):
         output_u, output_v = widen(output).chunk(2)
         change = output_u - output_v
         euclidean = p_in == 2 and p_out == 2
-        size = vector_norm(change, p_out).detach()
+        size = vector_norm(change, p_out)
+        if size.requires_grad:
+            size = size.detach()
         value = size / distance
         # In Euclidean norms (f(u) - f(v)) and L² (u - v) are the two parts of ∇L, up to the common 1 / (size distance).
         towards = change if euclidean else norm_gradient(change, p_out, size)
         away = difference if euclidean else norm_gradient(difference, p_in, distance)
-        cotangent = torch.cat([towards, -towards]).to(output.dtype)
+        cotangent = torch.cat([towards, -towards])
+        if cotangent.dtype is not output.dtype:
+            cotangent = cotangent.to(output.dtype)
         divisor = (size, distance) if euclidean else (distance,)
         return cls(value, cotangent, away, value * value if euclidean else value, divisor)
 
@@ -153,7 +159,8 @@ def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor
     """Return the quotients and their gradients, by one forward and one backward.
 
     The quotient's own derivatives are written out, so that autograd runs through the network alone; it is asked
-    for input gradients only and so computes none of the parameters'.
+    for input gradients only and so computes none of the parameters'. Those of a chain of plain layers are written out
+    as well.
 
     Args:
         function: any function of a batch.
@@ -170,6 +177,13 @@ def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor
         (tensor([2.]), tensor([[1.],
                 [1.]]))
     """
+    chain = chain_of(function)
+    if chain is not None:
+        with torch.no_grad():
+            slopes = Slopes.at(apply(chain, points), difference, distance, p_in, p_out)
+            direction = chain.pull_back(slopes.cotangent)
+            # Under autocast they differ.
+            return slopes.ascent(direction if direction.dtype is points.dtype else direction.to(points.dtype))
     leaf = points.detach().requires_grad_()
     if torch.is_grad_enabled():
         output = apply(function, leaf)

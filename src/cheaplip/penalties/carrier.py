@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cheaplip.modes import Model, frozen
 from cheaplip.pairs import Measurement, Pairs
 from cheaplip.pairs.steepness import apply
+from cheaplip.penalties.minibatch import check_fits
 
 # An attack, as `fit` takes one.
 Adversary: TypeAlias = Callable[[Any, Tensor, Any], Tensor]
@@ -38,9 +39,12 @@ def attacked(
         return x, None
     if pairs is not None:
         carrier = Carrier(model, pairs)
-        return adversary(carrier, x, y), carrier.measured
-    with frozen(modules):
-        return adversary(model, x, y), None
+        adversarial, measured = adversary(carrier, x, y), carrier.measured
+    else:
+        with frozen(modules):
+            adversarial, measured = adversary(model, x, y), None
+    check_fits(adversarial, x)
+    return adversarial, measured
 
 
 @final
@@ -79,7 +83,8 @@ class Carrier(nn.Module):
 
         def get_out(gradient: Tensor) -> None:
             if self.measured is None:
-                self.measured = pairs.judge(slopes.value, slopes.ascent(gradient.detach()[own:].clone()))
+                rise = slopes.ascent(gradient.detach()[own:].clone())
+                self.measured = pairs.judge(slopes.value, pairs.distances(), rise)
 
         if output.requires_grad:
             output.register_hook(get_in)  # type: ignore[no-untyped-call]

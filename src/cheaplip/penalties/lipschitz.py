@@ -14,7 +14,7 @@ from cheaplip.checks import whole_number
 from cheaplip.modes import Model, frozen
 from cheaplip.norms import Box, Norm
 from cheaplip.pairs import Measurement, Pairs, Search, Start
-from cheaplip.pairs.steepness import apply, quotient, widen
+from cheaplip.pairs.steepness import apply, widen
 from cheaplip.penalties.carrier import Adversary, attacked
 from cheaplip.penalties.minibatch import check_fits, look_at
 from cheaplip.penalties.reduction import check_reduce
@@ -99,9 +99,9 @@ class LipschitzPenalty(nn.Module):
         self.calls, self.reduced = 0, self.value
         if self.every > 1:
             # What serves at the calls at which nothing moves: the points as they were measured last.
-            count = 1 if self.reduce.name == "max" else len(u)
-            self.register_buffer("served", torch.cat([u[:count], v[:count]]))
-            self.register_buffer("served_distance", u.new_full((count,), math.inf))
+            largest = self.reduce.name == "max"
+            self.register_buffer("served", torch.cat([u[:1], v[:1]] if largest else [u, v]))
+            self.register_buffer("served_distance", u.new_full(() if largest else (len(u),), math.inf))
 
     @classmethod
     def from_data(
@@ -139,7 +139,7 @@ class LipschitzPenalty(nn.Module):
         """
         inner, used, apart = look_at(model, modules)
         with frozen(used) if apart else nullcontext():
-            points, distance = self._take(inner)
+            points, distance = self._take(self.pairs, inner)
             output_u, output_v = apply(inner, points).chunk(2)
             return self._weigh(output_u, output_v, distance)
 
@@ -175,62 +175,61 @@ class LipschitzPenalty(nn.Module):
             >>> logits.shape, reg.shape
             (torch.Size([5, 2]), torch.Size([]))
         """
-        check_fits(x, self.pairs.points)
+        pairs = self.pairs
+        check_fits(x, pairs.points)
         inner, used, apart = look_at(model, modules)
         riding = self.training and not apart and self.calls % self.every == 0
-        x, measured = attacked(adversary, inner, used, x, y, self.pairs if riding else None)
-        check_fits(x, self.pairs.points)
+        x, measured = attacked(adversary, inner, used, x, y, pairs if riding else None)
         if apart:
             return model(x), self(model, modules=used)
-        points, distance = self._take(inner, x, measured)
-        output = apply(model, points)
-        logits, output_u, output_v = torch.split(output, [len(x), len(distance), len(distance)])
+        points, distance = self._take(pairs, inner, x, measured)
+        count = 1 if self.reduce.name == "max" else distance.shape[0]
+        logits, output_u, output_v = torch.split(apply(model, points), [x.shape[0], count, count])
         return logits, self._weigh(output_u, output_v, distance)
 
     def _take(
-        self, function: Model, x: Tensor | None = None, measured: Measurement | None = None
+        self, pairs: Pairs, function: Model, x: Tensor | None = None, measured: Measurement | None = None
     ) -> tuple[Tensor, Tensor]:
         """Measure if that is not done, move, and return the points for the loss, behind ``x``, and their distances."""
-        pairs, x_first = self.pairs, [] if x is None else [x]
+        x_first = () if x is None else (x,)
         if not self.training:
-            u, v, distance = self._chosen(pairs.measure(function))
-            return torch.cat([*x_first, u, v]), distance
+            points, distance = self._chosen(pairs, pairs.measure(function))
+            return torch.cat((*x_first, points)), distance
         if self.calls % self.every:
             self.calls += 1
-            return torch.cat([*x_first, self.served]), self.served_distance.clone()
+            return torch.cat((*x_first, self.served)), self.served_distance.clone()
         measured = pairs.measure(function, climb=True) if measured is None else measured
         for _ in range(self.steps - 1):
             pairs.move(measured)
             measured = pairs.measure(function, climb=True)
-        u, v, distance = self._chosen(measured)
-        points = torch.cat([*x_first, u, v])
+        chosen, distance = self._chosen(pairs, measured)
+        points = torch.cat((*x_first, chosen))
         if self.every > 1:
-            self.served.copy_(torch.cat([u, v]))
+            self.served.copy_(chosen)
             self.served_distance.copy_(distance)
         pairs.move(measured)
-        self.calls += 1
+        self.__dict__["calls"] += 1
         return points, distance
 
-    def _chosen(self, measured: Measurement) -> tuple[Tensor, Tensor, Tensor]:
-        """Return u, v and distance of the pairs that the reduction needs, whose outputs are finite; note Lip."""
-        self.value.fill_(measured.values[measured.steepest])
-        u, v = self.pairs.points.chunk(2)
-        distance = measured.distance
+    def _chosen(self, pairs: Pairs, measured: Measurement) -> tuple[Tensor, Tensor]:
+        """Return points, first all u then all v, and distances of the pairs that the reduction needs; note Lip."""
+        largest, points, distance = measured.steepest, pairs.points, measured.distance
+        self.value.fill_(measured.values[largest])
         if self.reduce.name == "max":
-            at = slice(measured.steepest, measured.steepest + 1)
-            return u[at], v[at], distance[at]
-        wrong = sorted(set(range(len(u))).difference(measured.usable))
+            return points[largest :: pairs.count], distance[largest]
+        wrong = sorted(set(range(pairs.count)).difference(measured.usable))
         if wrong:
             # Their place is taken by a point whose output is finite, twice, at a distance that makes it count for 0.
-            u, v, distance = u.clone(), v.clone(), distance.clone()
-            u[wrong] = v[wrong] = u[measured.steepest].clone()
+            points, distance = points.clone(), distance.clone()
+            u, v = points.chunk(2)
+            u[wrong] = v[wrong] = u[largest].clone()
             distance[wrong] = math.inf
-        return u, v, distance
+        return points, distance
 
     def _weigh(self, output_u: Tensor, output_v: Tensor, distance: Tensor) -> Tensor:
         """Reduce the quotients of the taken points, with their gradient, and multiply by λ."""
-        value = self.reduce(quotient(output_u, output_v, distance, self.pairs.p_out), distance)
-        self.reduced = value.detach()
+        value = self.reduce.quotients(output_u, output_v, distance, self.pairs.p_out)
+        self.__dict__["reduced"] = value.detach()
         if self.cap is not None:
             value = value * (self.cap / value.detach().clamp_min(self.cap))
         return self.weight * (value if self.power == 1 else value.square())

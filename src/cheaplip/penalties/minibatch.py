@@ -18,8 +18,9 @@ def look_at(model: Model, modules: Iterable[nn.Module] | None) -> tuple[Model, t
     They must where the model computes something else on them than on data: BatchNorm and Dropout in train mode, or
     under autocast.
     """
-    used = modules_of(model, modules)
-    return unwrap(model), used, runs_in_low_precision(model) or differs_in_training(used)
+    inner = unwrap(model)
+    used = (inner,) if modules is None and isinstance(inner, nn.Module) else modules_of(inner, modules)
+    return inner, used, runs_in_low_precision(model) or differs_in_training(used)
 
 
 def check_minibatch(x: Any) -> None:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
+from cheaplip.norms import Norm, vector_norm
+from cheaplip.pairs.steepness import quotient, widen
+
 
 @final
 class Reduction(NamedTuple):
@@ -21,15 +24,29 @@ class Reduction(NamedTuple):
     name: str
     temperature: float = 1.0
 
-    def __call__(self, value: Tensor, distance: Tensor) -> Tensor:
-        """Return the reduced quotients, a scalar.
+    def quotients(self, output_u: Tensor, output_v: Tensor, distance: Tensor, p_out: Norm) -> Tensor:
+        """Return the reduced quotients of outputs, a scalar.
 
         Args:
-            value: the quotients, ``(P,)``, or the largest alone, ``(1,)``, for ``"max"``.
+            output_u: outputs at the first points, ``(P, ...)``; of the steepest pair, ``(1, ...)``, for ``"max"``.
+            output_v: at the second points, likewise.
+            distance: the pairs' distances, ``(P,)``; of the steepest one, ``()``, for ``"max"``.
+            p_out: the norm of outputs.
+        """
+        if self.name != "max":
+            return self(quotient(output_u, output_v, distance, p_out), distance)
+        # Of one pair in as few operations as can be: they are felt in the step of a small network.
+        change = widen(output_u) - widen(output_v)
+        size = vector_norm(change, p_out).squeeze(0) if callable(p_out) else torch.linalg.vector_norm(change, p_out)
+        return size / distance
+
+    def __call__(self, value: Tensor, distance: Tensor) -> Tensor:
+        """Return the mean or soft maximum of quotients, a scalar.
+
+        Args:
+            value: the quotients, ``(P,)``.
             distance: the pairs' distances; a pair at distance inf is too close to count, or went wrong.
         """
-        if self.name == "max":
-            return value.squeeze(0)
         counted = torch.isfinite(distance)
         value = value[counted] if bool(counted.any()) else value
         if self.name == "mean":

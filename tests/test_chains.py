@@ -1,0 +1,179 @@
+"""Chains of plain layers, whose way back is written out, against autograd; and what is no such chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from cheaplip.pairs import Pairs
+from cheaplip.pairs.chains import chain_of
+
+UNITS: tuple[Callable[[], nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.Tanh)
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> nn.Sequential:
+    """Flatten, then linear layers with and without bias, and units, in any order."""
+    torch.manual_seed(draw(st.integers(0, 10**6)))
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = 12
+    for _ in range(draw(st.integers(0, 5))):
+        unit = draw(st.sampled_from([None, *UNITS]))
+        if unit is not None:
+            layers.append(unit())
+            continue
+        after = draw(st.integers(1, 9))
+        layers.append(nn.Linear(width, after, bias=draw(st.booleans())))
+        width = after
+    return nn.Sequential(*layers)
+
+
+@given(chains(), st.integers(1, 7), st.booleans())
+def test_outputs_and_input_gradient_are_autograds_own(net: nn.Sequential, count: int, wide: bool) -> None:
+    net = net.double() if wide else net
+    points = torch.randn(count, 3, 4, dtype=torch.float64 if wide else torch.float32)
+    chain = chain_of(net)
+    assert chain is not None
+    leaf = points.clone().requires_grad_()
+    expected = net(leaf)
+    cotangent = torch.randn(expected.shape, dtype=points.dtype)
+    (gradient,) = torch.autograd.grad(expected, leaf, cotangent)
+    with torch.no_grad():
+        output = chain(points)
+        pulled = chain.pull_back(cotangent)
+    assert torch.equal(output, expected)
+    assert torch.equal(pulled, gradient)
+    assert not output.requires_grad
+
+
+def test_pairs_climb_a_chain_as_they_climb_the_same_function() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 4))
+    u, v = torch.randn(2, 5, 3, 4)
+    by_chain, by_autograd = Pairs(u, v, renew=4), Pairs(u, v, renew=4)
+    for _ in range(20):
+        by_chain.move(by_chain.measure(net, climb=True))
+        by_autograd.move(by_autograd.measure(lambda x: net(x), climb=True))
+    assert torch.equal(by_chain.points, by_autograd.points)
+    assert not torch.equal(by_chain.points, torch.cat([u, v]))
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_samples_without_a_flatten_keep_their_shape() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(18, 2))
+    u, v = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    pairs = Pairs(u, v)
+    by_chain = pairs.measure(net.double(), climb=True)
+    by_autograd = pairs.measure(lambda x: net(x), climb=True)
+    assert by_chain.ascent is not None
+    assert by_autograd.ascent is not None
+    torch.testing.assert_close(by_chain.ascent.direction, by_autograd.ascent.direction)
+    assert by_chain.ascent.direction.shape == (10, 3, 4)
+
+
+def test_under_autocast_the_direction_has_the_dtype_of_the_points() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    pairs = Pairs(torch.randn(5, 4), torch.randn(5, 4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        measured = pairs.measure(net, climb=True)
+    assert measured.ascent is not None
+    assert measured.ascent.direction.dtype is torch.float32
+
+
+def test_a_wrong_device_is_said_as_for_any_model() -> None:
+    pairs = Pairs(torch.randn(2, 3), torch.randn(2, 3))
+    with pytest.raises(ValueError, match="pairs and model must be on one device; got cpu and meta"):
+        pairs.measure(nn.Sequential(nn.Linear(3, 2, device="meta")), climb=True)
+
+
+def test_a_wrong_width_is_said_as_for_any_model() -> None:
+    pairs = Pairs(torch.randn(2, 3), torch.randn(2, 3))
+    with pytest.raises(ValueError, match=r"the model failed on inputs of shape \(4, 3\)"):
+        pairs.measure(nn.Sequential(nn.Linear(5, 2)), climb=True)
+
+
+@contextmanager
+def global_hook() -> Iterator[None]:
+    handle = register_module_forward_hook(lambda module, inputs, output: None)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class Doubled(nn.Linear):
+    """A layer of a user's own: its forward may do anything."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Own(nn.Sequential):
+    """A container of a user's own."""
+
+
+def hooked() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    net[1].register_forward_hook(lambda module, inputs, output: 2 * output)
+    return net
+
+
+def hooked_outside() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(3, 3))
+    net.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    return net
+
+
+def with_own_forward() -> nn.Sequential:
+    """A method put on the object, as some libraries do it."""
+    net = nn.Sequential(nn.Linear(3, 3))
+    net[0].forward = lambda x: 2 * x
+    return net
+
+
+class Marked(Tensor):
+    """A kind of tensor with its own rules, as quantised and distributed weights have them."""
+
+
+def with_special_weight() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(3, 3))
+    layer = net[0]
+    assert isinstance(layer, nn.Linear)
+    layer.weight = nn.Parameter(layer.weight.data.as_subclass(Marked))
+    return net
+
+
+OTHERS: dict[str, Callable[[], object]] = {
+    "a function": lambda: torch.square,
+    "a subclass of Linear": lambda: nn.Sequential(Doubled(3, 3)),
+    "a subclass of Sequential": lambda: Own(nn.Linear(3, 3)),
+    "a hook inside": hooked,
+    "a hook outside": hooked_outside,
+    "another forward": with_own_forward,
+    "a parametrised layer": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
+    "an unknown layer": lambda: nn.Sequential(nn.Linear(3, 3), nn.Dropout()),
+    "a part flattened": lambda: nn.Sequential(nn.Flatten(2), nn.Linear(3, 3)),
+    "a chain in a chain": lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 3))),
+    "weights of a special kind": with_special_weight,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_plain_chain_is_left_to_autograd(name: str) -> None:
+    assert chain_of(OTHERS[name]()) is None  # type: ignore[arg-type]
+
+
+def test_a_hook_on_all_modules_is_respected() -> None:
+    net = nn.Sequential(nn.Linear(3, 3))
+    with global_hook():
+        assert chain_of(net) is None
+    assert chain_of(net) is not None
