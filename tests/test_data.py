@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cheaplip.data import Data, Split, class_names, class_words, load, regression, sources
+from cheaplip.data import Data, Split, class_names, class_words, digits, load, regression, sources
 from cheaplip.data.splits import split_indices
 
 SPLITS = ("train", "lipschitz", "selection", "test")
@@ -54,6 +54,15 @@ def test_digits_are_all_there_in_four_disjoint_splits_scaled_to_one() -> None:
     assert torch.cat([split.y for split in splits]).bincount().tolist() == np.bincount(original.target).tolist()
     assert (data.classes, data.shape, data.box) == (10, (1, 8, 8), (0.0, 1.0))
     assert together.max() == 1
+
+
+def test_digits_are_asked_of_scikit_learn_where_its_file_is_not_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = digits.read_digits()
+    for table in (("datasets", "data", "moved.csv.gz"), ("__init__.py",), ("datasets", "data", "iris.csv")):
+        monkeypatch.setattr(digits, "TABLE", table)
+        asked = digits.read_digits()
+        assert np.array_equal(asked[0], images)
+        assert np.array_equal(asked[1], labels)
 
 
 def test_same_seed_same_splits_and_one_test_set_for_all_seeds() -> None:

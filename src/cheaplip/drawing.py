@@ -1,4 +1,7 @@
-"""One look for all pictures, and picture files that are the same for the same content."""
+"""One look for all pictures, and picture files that are the same for the same content.
+
+Matplotlib is loaded where something is drawn, so that commands that draw nothing start sooner.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,13 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-from cycler import cycler
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from cheaplip.files import whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
 
 # Okabe and Ito: colour-blind people tell them apart. Say the same again by markers, dashes or words.
 BLUE, ORANGE, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
@@ -23,7 +24,6 @@ CYCLE = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, GREY)
 KINDS = ("png", "svg", "pdf")
 _STYLE: Any = {
     "axes.grid": True,
-    "axes.prop_cycle": cycler(color=CYCLE),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 11,
@@ -43,12 +43,16 @@ def styled() -> Iterator[None]:
     """Draw in cheaplip's look inside the block; matplotlib's settings are as before afterwards.
 
     Example:
+        >>> from matplotlib.figure import Figure
         >>> with styled():
         ...     axes = Figure().subplots()
         >>> axes.spines["top"].get_visible()
         False
     """
-    with matplotlib.rc_context(_STYLE):
+    import matplotlib
+    from cycler import cycler
+
+    with matplotlib.rc_context(_STYLE | {"axes.prop_cycle": cycler(color=CYCLE)}):
         yield
 
 
@@ -82,6 +86,7 @@ def save(figure: Figure, path: Path, *, make: bool = True) -> Path:
 
     Example:
         >>> import tempfile
+        >>> from matplotlib.figure import Figure
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save(Figure(), Path(folder) / "empty.svg").stat().st_size > 0
         True
@@ -94,6 +99,9 @@ def save(figure: Figure, path: Path, *, make: bool = True) -> Path:
 
 def frame(figure: Figure, dpi: float = 100) -> Image.Image:
     """Return a figure as one frame of an animation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
     figure.set_dpi(dpi)
     canvas: Any = FigureCanvasAgg(figure)
     with styled():
@@ -115,12 +123,15 @@ def animate(frames: Sequence[Image.Image], path: Path, *, seconds: float = 0.1, 
 
     Example:
         >>> import tempfile
+        >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = animate([Image.new("RGB", (4, 4), c) for c in ("red", "blue")], Path(folder) / "two.gif")
         ...     with Image.open(path) as image:
         ...         image.n_frames
         2
     """
+    from PIL import Image
+
     if not frames:
         raise ValueError("an animation needs one or more frames; got none")
     # One palette for all frames, lest colours flicker.

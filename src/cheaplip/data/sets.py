@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cheaplip.data.digits import read_digits
 from cheaplip.data.download import fetch
 from cheaplip.data.idx import Bytes, parse_idx, read_verified
 from cheaplip.data.registry import FILE_SETS, find_dir, missing, present, remedy
@@ -69,13 +70,9 @@ def load(
 
 
 def _digits(seed: int, lipschitz: int | None, selection: int | None) -> Data:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError('the digits come with scikit-learn: pip install "cheaplip[cli]"') from error
-    digits = load_digits()
-    x = torch.from_numpy(digits.images).float().div_(16).unsqueeze(1)
-    y = torch.from_numpy(digits.target).long()
+    images, labels = read_digits()
+    x = torch.from_numpy(images).float().div_(16).unsqueeze(1)
+    y = torch.from_numpy(labels).long()
     order = torch.randperm(len(x), generator=generator(_DIGITS_TEST_SEED))
     held_out = round(len(x) / 5)
     test, rest = order[:held_out], order[held_out:]
