@@ -7,7 +7,8 @@ COMMA := ,
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed$(if $(EXTRAS),-with-$(subst $(COMMA),-,$(EXTRAS)))
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
+# Python compiles what is used when it is first used; to compile all of it would take as long as the rest.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DELETE_ON_ERROR:
 .PHONY: help install test run bench clean
@@ -27,7 +28,7 @@ test: .venv/.installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@echo "== types"
-	@$(BIN)/mypy
+	@$(BIN)/mypy --num-workers $(WORKERS)
 	@echo "== tests"
 	@# A file's tests share what takes long to make; files in their order, since many quick ones come last.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

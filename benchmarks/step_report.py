@@ -11,8 +11,9 @@ NOTES = """\
 How to read this. A step is zero_grad, forward, loss, backward and SGD with momentum, on one thread. Times are processor
 time on the CPU, so that other processes' slices do not count, and wall time on a GPU.
 `× plain` is the time of a step over that of the plain step timed right before it in the same round: the median over
-the rounds, then the quartiles; `of totals` is all time of the one over all time of the other, which counts what only
-some steps do, such as renewing pairs, and every interruption.
+the rounds, then the quartiles; `of totals` is all time of the one over all time of the other, with every
+interruption. Of CLIP a round times as many steps as its work takes to repeat: some pairs are renewed at every fourth
+move.
 `floor` is the ratio of the multiply-adds: for P pairs 1 + 2/B + 4P / ((3 - φ) B), with B the batch and φ the first
 layer's share of the forward; the term in P is halved where pairs move at every second step. For an adversary of k
 steps it is 1 + 2k / (3 - φ); for the 500 pairs, moved as in the code published with the paper (three forwards and a

@@ -8,21 +8,24 @@ import pickle
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from cheaplip.experiments.jobs.job import Answer, performed
 
 GRACE = 5.0  # seconds that a stopped job has to clean up
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# What jobs import and takes long; the optimizers of PyTorch load the last one.
+LOADED = ["cheaplip.runs", "lightning_fabric", "torch._dynamo"]
 
 
 @final
 class _Worker(NamedTuple):
-    process: SpawnProcess
+    process: BaseProcess
     pipe: connection.Connection
 
     def end(self, deadline: float) -> None:
@@ -94,16 +97,38 @@ class Local:
 
 
 def _started() -> _Worker:
-    context = multiprocessing.get_context("spawn")
+    # Where it can be, off a process that has loaded what takes seconds, once for all workers and in shared memory.
+    forking = "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if forking else "spawn")
+    if forking:
+        context.set_forkserver_preload(LOADED)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), name="cheaplip worker")
-    process.start()
+    process = context.Process(target=_serve, args=(theirs, dict(os.environ)), name="cheaplip worker")
+    with _environment(ONE_THREAD):
+        process.start()
     theirs.close()  # or its end would not be seen when the process dies
     return _Worker(process, ours)
 
 
-def _serve(pipe: connection.Connection) -> None:
-    """Do jobs until the pipe is closed."""
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that start inside see these variables; libraries read their threads when they are loaded."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(pipe: connection.Connection, environment: Mapping[str, str]) -> None:
+    """Do jobs until the pipe is closed, in the environment that a parent has now, whenever its first worker began."""
+    os.environ.clear()
+    os.environ.update(environment)
     _begin()
     while True:
         try:
