@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,14 @@ def limited(size: int) -> Iterator[None]:
     """Let no file grow larger than so many bytes, in this process and those that it starts."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # What workers fork off keeps the limit that it began with: it begins anew inside, and again after.
+    server: Any = forkserver._forkserver
+    server._stop()
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
+        server._stop()
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 

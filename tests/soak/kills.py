@@ -40,7 +40,7 @@ LOADED = (
     "cheaplip.runs",
     "cheaplip.experiments.table1",
     "lightning_fabric",
-    "sklearn.datasets",
+    "torch._dynamo",
 )
 # At most so many kills of one run, and so many lines of what went wrong.
 CHAIN, LINES = 6, 5
