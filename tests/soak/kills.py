@@ -189,10 +189,12 @@ def _struck(
 
 
 def _workers(process: int) -> list[int]:
+    """Return the processes that a command has begun: its workers, what they fork off, and Python's own helper."""
     try:
-        return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+        children = [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     except OSError:
         return []
+    return children + [one for child in children for one in _workers(child)]
 
 
 def _temporaries(folder: Path, pattern: str) -> list[Path]:

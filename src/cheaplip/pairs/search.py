@@ -70,8 +70,8 @@ def move(search: Search, points: Tensor, climb: Ascent, step: Tensor, p_in: Norm
                 [ 1.5000]])
     """
     value, direction, _ = climb
-    half = len(step)
     if callable(search):
+        half = len(step)
         gradient = direction * per_sample(climb.scale.repeat(2), direction)
         moved = search(points[:half], points[half:], gradient[:half], gradient[half:], value, step)
         points.copy_(torch.cat(_checked(moved, points[:half].shape)))

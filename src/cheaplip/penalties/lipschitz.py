@@ -213,8 +213,9 @@ class LipschitzPenalty(nn.Module):
 
     def _chosen(self, pairs: Pairs, measured: Measurement) -> tuple[Tensor, Tensor]:
         """Return points, first all u then all v, and distances of the pairs that the reduction needs; note Lip."""
-        largest, points, distance = measured.steepest, pairs.points, measured.distance
-        self.value.fill_(measured.values[largest])
+        largest, distance, buffers = measured.steepest, measured.distance, self._buffers
+        points: Any = pairs._buffers["points"]  # past nn.Module's own lookup, which is felt in a small network's step
+        buffers["value"].fill_(measured.values[largest])  # type: ignore[union-attr]
         if self.reduce.name == "max":
             return points[largest :: pairs.count], distance[largest]
         wrong = sorted(set(range(pairs.count)).difference(measured.usable))
