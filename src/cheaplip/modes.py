@@ -53,8 +53,7 @@ def runs_in_low_precision(model: Model) -> bool:
     """Tell whether calling the model now would compute below float32, by autocast or by its wrapper."""
     if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
         return True
-    kind = type(model)
-    if not (_is_wrapper(kind) and _is_fabric(kind)):
+    if not (_is_wrapper(type(model)) and _is_fabric(type(model))):
         return False
     precision: Any = model._strategy.precision.precision  # type: ignore[union-attr]
     return precision not in ("32-true", "64-true")
@@ -142,7 +141,7 @@ def differs_in_training(modules: Iterable[nn.Module]) -> bool:
             continue
         if layer.training:
             hooked = layer._forward_hooks or layer._forward_pre_hooks
-            if (hooked or _KINDS.get(type(layer)) is not _SAME) and _differs(layer):
+            if (hooked or _KINDS.get(type(layer)) != _SAME) and _differs(layer):
                 return True
         if layer._modules:
             stack.extend(layer._modules.values())

@@ -20,14 +20,12 @@ class Apart(NamedTuple):
     Attributes:
         difference: ``u - v``, ``(P, *shape)``.
         distance: its norm, ``(P,)``; inf where a pair is too close for its quotient to be trusted.
-        values: the distances on the host, as they are.
         close: whether there is such a pair.
         lost: the indices of pairs whose points are no finite numbers.
     """
 
     difference: Tensor
     distance: Tensor
-    values: list[float]
     close: bool
     lost: list[int]
 
@@ -94,7 +92,7 @@ class Room:
         close = min(values) < trusted
         if close:
             distance.masked_fill_(distance < trusted, math.inf)
-        apart = Apart(difference, distance, values, close, lost)
+        apart = Apart(difference, distance, close, lost)
         if not torch.is_inference_mode_enabled():  # whose tensors autograd could not use later
             self._known = (points, points._version, apart)
         return apart
