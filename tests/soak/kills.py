@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -180,10 +181,11 @@ def _struck(
         return False
     whom = draw.choice(("process", "group", "worker")) if "reproduce" in situation.words else "process"
     workers = _workers(number) if whom == "worker" else []
-    if whom == "group":
-        os.killpg(number, signal.SIGKILL)
-    else:
-        os.kill(draw.choice(workers or [number]), signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it is not yet a group of its own, or has just ended
+        if whom == "group":
+            os.killpg(number, signal.SIGKILL)
+        else:
+            os.kill(draw.choice(workers or [number]), signal.SIGKILL)
     process.join()
     return process.exitcode != 0  # a command that outlives a helper of its own was not killed
 
