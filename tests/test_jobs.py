@@ -56,6 +56,16 @@ def begin_once(path: str, other: str) -> str:
     return "once"
 
 
+def told(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_workers_see_the_environment_as_it_is_when_they_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("one", "two"):
+        monkeypatch.setenv("CHEAPLIP_TOLD", value)
+        assert run_all([Job("tell", told, ("CHEAPLIP_TOLD",))], Place(workers=1)) == [value]
+
+
 def test_results_come_in_the_order_of_the_jobs_and_no_process_is_left() -> None:
     jobs = [Job(str(k), pow, (k, 2)) for k in range(5)]
     assert run_all(jobs, Place(workers=2)) == [0, 1, 4, 9, 16]
