@@ -46,24 +46,26 @@ def multiply_adds(model: nn.Module, x: Tensor) -> list[int]:
     return counted
 
 
-def clip_floor(batch: int, pairs: int, share: float, every: int = 1) -> float:
+def clip_floor(batch: int, pairs: int, share: float, every: int = 1, *, shared: bool = False) -> float:
     """Return the least cost of a step with the penalty, in plain steps, if only multiply-adds took time.
 
     A plain step makes 3 - φ passes over its batch: forward, gradients of parameters, gradients of inputs but those
     of the first layer. Moving P pairs takes 2P points forward and 2P back to the input; the maximal pair joins the
-    minibatch.
+    minibatch, where it goes forward again unless the pairs shared the minibatch's forward.
 
     Args:
         batch: B, samples of a minibatch.
         pairs: P.
         share: φ, the share of the first layer in the forward's multiply-adds, from 0 to 1.
         every: the pairs move at every so many steps.
+        shared: steps that move pairs make one forward for all, as they do for chains of plain layers.
 
     Example:
         >>> round(clip_floor(batch=128, pairs=16, share=0.0), 4)
         1.1823
     """
-    return 1 + 2 / batch + 4 * pairs / ((3 - share) * batch * every)
+    moving = 4 * pairs - (2 if shared else 0)
+    return 1 + 2 / batch + moving / ((3 - share) * batch * every)
 
 
 def adversarial_floor(steps: int, share: float) -> float:

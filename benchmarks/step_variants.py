@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from arithmetic import adversarial_floor, authors_cost, clip_floor, multiply_adds
+from authors import authors_penalty
 from timing import Step
 from torch import Tensor, nn
 
 import cheaplip as cl
 from cheaplip import models
 from cheaplip.modes import frozen
+from cheaplip.pairs.chains import chain_of
 from cheaplip.pairs.motion import GROUPS
 from cheaplip.penalties.lipschitz import LIFETIME
 
@@ -68,6 +70,11 @@ class Workload:
     def share(self) -> float:
         """φ, the first layer's share of the multiply-adds of a forward."""
         return self.operations[0] / sum(self.operations)
+
+    def floor(self, pairs: int, every: int = 1) -> float:
+        """Return the least cost of a step with the penalty, in plain steps, see :func:`clip_floor`."""
+        shared = chain_of(self.model) is not None
+        return clip_floor(self.batch, pairs, self.share, every, shared=shared)
 
     def pairs(self, count: int) -> tuple[Tensor, Tensor]:
         """Return X_Lip: images and their noisy copies, on the network's device."""
@@ -150,7 +157,7 @@ def clip_variants(work: Workload, counts: Iterable[int], names: Iterable[str] = 
 
             return work.step(separate if name == "penalty" else joint)
 
-        return Variant(name, count, clip_floor(work.batch, count, work.share, every), build, every * RENEWAL)
+        return Variant(name, count, work.floor(count, every), build, every * RENEWAL)
 
     return [make(name, count) for count in counts for name in names]
 
@@ -196,7 +203,7 @@ def both_variants(work: Workload, counts: Iterable[int]) -> list[Variant]:
 
             return work.step(together if riding else apart)
 
-        floor = clip_floor(work.batch, count, work.share) + adversarial_floor(1, work.share) - 1
+        floor = work.floor(count) + adversarial_floor(1, work.share) - 1
         return Variant(f"one-step adversary, joint{'' if riding else ' after it'}", count, floor, build, RENEWAL)
 
     return [make(count, riding) for count in counts for riding in (False, True)]
@@ -204,47 +211,13 @@ def both_variants(work: Workload, counts: Iterable[int]) -> list[Variant]:
 
 def authors_variant(work: Workload, pairs: int = AUTHORS_PAIRS) -> Variant:
     """Return CLIP with the operations of the paper's own code."""
+
+    def objective(penalty: Callable[[nn.Module], Tensor]) -> Objective:
+        return lambda model, x, y: plain(model, x, y) + WEIGHT * penalty(model)
+
     return Variant(
         f"{pairs} pairs, no input-only backward",
         pairs,
         authors_cost(work.batch, pairs, work.share),
-        lambda: work.step(authors_objective(*work.pairs(pairs))),
+        lambda: work.step(objective(authors_penalty(*work.pairs(pairs)))),
     )
-
-
-def authors_objective(u: Tensor, v: Tensor) -> Objective:
-    """Return the loss of a step that makes the same passes as the code published with the paper.
-
-    All quotients before the move; once more, with a backward for the parameters' gradients too, which are thrown
-    away; all quotients after the move, and moves that raised none are taken back; the steepest pair on its own.
-
-    Args:
-        u: the first points of the pairs, ``(P, channels, height, width)``.
-        v: the second points, likewise.
-
-    Reference: Bungert et al. 2021, Algorithms 1 and 2, and github.com/TimRoith/CLIP.
-    """
-    points, count = torch.cat([u, v]), len(u)
-    sizes = torch.full((count,), 10.0, device=u.device)
-
-    def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        nonlocal points, sizes
-        before = square_quotients(model, points)
-        leaf = points.detach().requires_grad_()
-        gradient, *_ = torch.autograd.grad(square_quotients(model, leaf).sum(), [leaf, *model.parameters()])
-        moved = points + sizes.repeat(2).view(-1, 1, 1, 1) * gradient
-        after = square_quotients(model, moved)
-        rises = after > before
-        sizes = torch.where(rises, sizes * 1.3, sizes / 1.3)
-        points = torch.where(rises.repeat(2).view(-1, 1, 1, 1), moved, points)
-        at = int(torch.where(rises, after, before).argmax())
-        return plain(model, x, y) + WEIGHT * square_quotients(model, points[at::count]).squeeze(0)
-
-    return objective
-
-
-def square_quotients(model: nn.Module, points: Tensor) -> Tensor:
-    """Return the squares of the difference quotients ``(P,)`` of points ``(2P, *input)``, first all u, then all v."""
-    (of_u, of_v), (u, v) = model(points).chunk(2), points.flatten(1).chunk(2)
-    quotients: Tensor = (of_u - of_v).square().sum(1) / (u - v).square().sum(1)
-    return quotients

@@ -166,8 +166,9 @@ def test_autocast_is_off_for_pairs_and_on_for_the_batch() -> None:
         assert torch.is_autocast_enabled("cpu")
     for result in (joint, alone):
         assert result.dtype == torch.float32
-        torch.testing.assert_close(result, expected)
-        assert_all_close(gradients(result, net), gradients(expected, net), rtol=1e-4)
+        # So close, the last place of an output is the fourth of the quotient.
+        torch.testing.assert_close(result, expected, rtol=1e-3, atol=0)
+        assert_all_close(gradients(result, net), gradients(expected, net), rtol=1e-3)
     assert logits.dtype == plain.dtype == torch.bfloat16
     assert torch.equal(logits, plain)
 
@@ -228,10 +229,10 @@ def test_fabric_in_mixed_precision_measures_in_full_precision() -> None:
     wrapped = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed").setup(net)
     x = randn(7, 4, dtype=torch.float32)
     logits, reg = LipschitzPenalty(u, u + 1e-3, **arguments).joint(wrapped, x)
-    assert reg.item() == pytest.approx(expected, rel=1e-5)
+    assert reg.item() == pytest.approx(expected, rel=1e-3)
     assert torch.equal(logits, wrapped(x))
     assert not torch.equal(logits, net(x))
-    assert LipschitzPenalty(u, u + 1e-3, **arguments)(wrapped).item() == pytest.approx(expected, rel=1e-5)
+    assert LipschitzPenalty(u, u + 1e-3, **arguments)(wrapped).item() == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(

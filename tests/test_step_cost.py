@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -22,21 +21,19 @@ import step_cost
 import step_plot
 import step_report
 from arithmetic import adversarial_floor, authors_cost, clip_floor, multiply_adds
+from authors import authors_penalty, square_quotients
 from step_variants import (
-    WEIGHT,
     Variant,
     Workload,
     adversarial_variant,
-    authors_objective,
     authors_variant,
     both_variants,
     clip_variants,
     plain,
-    square_quotients,
 )
 from timing import peak_bytes, summarise
 
-MODULES = ("arithmetic", "step_cost", "step_plot", "step_report", "step_variants", "tables", "timing")
+MODULES = ("arithmetic", "authors", "step_cost", "step_plot", "step_report", "step_variants", "tables", "timing")
 TINY = "mlp:784-8-10"
 FILES = ["step_cost.json", "step_cost.md", "step_cost.png", "step_cost.svg"]
 
@@ -81,6 +78,7 @@ def test_floors_are_those_of_the_design() -> None:
     deep = [clip_floor(128, pairs, share=0.0) for pairs in (8, 16, 32, 64)]
     assert [round(floor, 2) for floor in deep] == [1.10, 1.18, 1.35, 1.68]
     assert clip_floor(128, 32, 0.0, every=2) == pytest.approx(1 + 2 / 128 + 64 / 384)
+    assert clip_floor(128, 32, 0.0, every=2, shared=True) == pytest.approx(1 + 2 / 128 + 63 / 384)
     assert adversarial_floor(7, share=0.0) == pytest.approx(17 / 3)
     assert authors_cost(128, 500, share=0.0) == pytest.approx(1 + 2 / 128 + 5000 / 384)
 
@@ -145,17 +143,16 @@ def test_versions_train_copies_and_leave_the_network_alone(key: int) -> None:
     assert all(parameter.grad is None for parameter in work.model.parameters())
 
 
-def test_authors_loss_is_that_of_the_largest_square_quotient_and_no_quotient_falls() -> None:
+def test_authors_penalty_is_that_of_the_largest_square_quotient_and_no_quotient_falls() -> None:
     work = Workload.make("mlp:784-8-10:relu", batch=4)
     u, v = work.pairs(6)
-    objective, (x, y) = authors_objective(u, v), work.batches[0]
+    penalty = authors_penalty(u, v)
     largest = square_quotients(work.model, torch.cat([u, v])).max().item()
     for _ in range(4):  # the network stands still, so the maximum may only rise
-        loss = objective(work.model, x, y)
-        value = (loss.item() - F.cross_entropy(work.model(x), y).item()) / WEIGHT
-        assert value >= largest - 1e-4 * largest
-        largest = value
-    torch.autograd.backward(loss)
+        value = penalty(work.model)
+        assert value.item() >= largest - 1e-4 * largest
+        largest = value.item()
+    torch.autograd.backward(value)
     assert all(parameter.grad is not None for parameter in work.model.parameters())
     assert largest > 1.05 * square_quotients(work.model, torch.cat([u, v])).max().item()
 
@@ -183,7 +180,7 @@ def test_a_run_writes_all_numbers_tables_and_plots(tmp_path: Path, capsys: pytes
         *((f"one-step adversary, joint{how}", count) for count in (2, 4) for how in (" after it", "")),
         ("one-step adversary", None), ("PGD-7 adversary", None), ("500 pairs, no input-only backward", 500),
     ]  # fmt: skip
-    assert entry["rows"][1]["floor"] == clip_floor(4, 2, entry["first_layer_share"])
+    assert entry["rows"][1]["floor"] == clip_floor(4, 2, entry["first_layer_share"], shared=True)
     assert all(row["ratio"]["count"] == entry["rounds"] >= 5 and row["peak_bytes"] > 0 for row in entry["rows"])
     page = (tmp_path / "step_cost.md").read_text("utf-8")
     assert "| joint, every=2 | 4 |" in page
@@ -213,8 +210,10 @@ def test_growth_is_tabulated_against_pairs_batch_and_width(monkeypatch: pytest.M
     assert [table.heads[0] for table in tables] == ["pairs", "batch", "width"]
     assert [[row[0] for row in table.rows] for table in tables] == [["2", "6"]] * 3
     share = 784 / (784 + 10)
-    assert [row[-1] for row in tables[0].rows] == [f"{clip_floor(4, pairs, share):.2f}" for pairs in (2, 6)]
-    assert [row[-1] for row in tables[1].rows] == [f"{clip_floor(batch, 16, share):.2f}" for batch in (2, 6)]
+    by_pairs = [clip_floor(4, pairs, share, shared=True) for pairs in (2, 6)]
+    by_batch = [clip_floor(batch, 16, share, shared=True) for batch in (2, 6)]
+    assert [row[-1] for row in tables[0].rows] == [f"{floor:.2f}" for floor in by_pairs]
+    assert [row[-1] for row in tables[1].rows] == [f"{floor:.2f}" for floor in by_batch]
     assert "P = 16" in tables[2].title
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cheaplip.pairs.motion import Measurement, Pairs
+from cheaplip.pairs.measurement import Measurement
+from cheaplip.pairs.motion import Pairs
 from cheaplip.pairs.search import SEARCHES, Search
 from cheaplip.pairs.starts import STARTS, Start, scale_of
 

@@ -12,8 +12,8 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from cheaplip.modes import Model
 
-# The way back through a layer: from the gradient by its output, and what was kept on the way, that by its input.
-Back: TypeAlias = "Callable[[Tensor, Any], Tensor]"
+# A unit, and the way back through it: from the gradient by its output, and that output, the gradient by its input.
+Unit: TypeAlias = "tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]"
 
 
 def _relu_back(gradient: Tensor, output: Tensor) -> Tensor:
@@ -21,8 +21,8 @@ def _relu_back(gradient: Tensor, output: Tensor) -> Tensor:
     return back
 
 
-# Units, and their derivatives by their own outputs: autograd's own kernels, so that the numbers are the same.
-_UNITS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Back]] = {
+# The derivatives by autograd's own kernels, so that the numbers are the same.
+UNITS: dict[type[nn.Module], Unit] = {
     nn.ReLU: (torch.relu, _relu_back),
     nn.Sigmoid: (torch.sigmoid, torch.ops.aten.sigmoid_backward.default),
     nn.Tanh: (torch.tanh, torch.ops.aten.tanh_backward.default),
@@ -39,6 +39,12 @@ class Chain:
     Args:
         model: what it is a chain of.
         layers: those of the model, as :func:`chain_of` lets them through.
+        ahead: samples that go forward ahead of the points of each call, in one batch with them; None for none.
+
+    Attributes:
+        kept: of each layer at the last call, what the way back through it needs: a unit's output, else the input.
+        outputs: of the last call, those of ``ahead`` first.
+        cotangent: what was pulled back last.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
@@ -49,34 +55,50 @@ class Chain:
         torch.Size([4, 3])
     """
 
-    def __init__(self, model: nn.Module, layers: tuple[Any, ...]) -> None:
-        self.model, self._layers = model, layers
-        self._back: list[tuple[Back, Any]] = []
+    def __init__(self, model: nn.Module, layers: tuple[Any, ...], ahead: Tensor | None = None) -> None:
+        self.model, self.layers, self.ahead = model, layers, ahead
+        self.first = 0 if ahead is None else ahead.shape[0]
+        self.kept: list[Tensor] = []
+        self.outputs = self.cotangent = torch.empty(0)
+
+    def behind(self, x: Tensor) -> Chain:
+        """Return the chain at points that stand behind the samples ``x``."""
+        return Chain(self.model, self.layers, x)
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return the outputs at ``points``."""
-        back, x = self._back, points
-        for layer in self._layers:
-            kind = type(layer)
-            if kind is nn.Linear:
+        kept, x = self.kept, points if self.ahead is None else torch.cat((self.ahead, points))
+        kept.clear()
+        for layer in self.layers:
+            unit = UNITS.get(type(layer))
+            if unit is not None:
+                x = unit[0](x)
+                kept.append(x)
+                continue
+            kept.append(x)
+            if type(layer) is nn.Linear:
                 # Past nn.Module.__getattr__, which takes as long as a small kernel.
-                weight: Any = layer._parameters["weight"]
-                x = F.linear(x, weight, layer._parameters["bias"])
-                back.append((torch.mm if x.dim() == 2 else torch.matmul, weight))
-            elif kind is nn.Flatten:
-                back.append((Tensor.view, x.shape))
-                x = x.flatten(1)
+                parameters: dict[str, Any] = layer._parameters
+                x = F.linear(x, parameters["weight"], parameters["bias"])
             else:
-                unit, derivative = _UNITS[kind]
-                x = unit(x)
-                back.append((derivative, x))
-        return x
+                x = x.flatten(1)
+        self.outputs = x
+        return x[self.first :] if self.first else x
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Return the gradient by the points of what has the gradient ``cotangent`` by the outputs."""
-        for back, kept in reversed(self._back):
-            cotangent = back(cotangent, kept)
-        return cotangent
+        first, gradient = self.first, cotangent
+        self.cotangent = cotangent
+        for layer, kept in zip(reversed(self.layers), reversed(self.kept), strict=True):
+            unit = UNITS.get(type(layer))
+            if unit is not None:
+                gradient = unit[1](gradient, kept[first:] if first else kept)
+            elif type(layer) is nn.Linear:
+                weight: Any = layer._parameters["weight"]
+                gradient = torch.mm(gradient, weight) if gradient.dim() == 2 else torch.matmul(gradient, weight)
+            else:
+                gradient = gradient.view(-1, *kept.shape[1:])
+        return gradient
 
 
 def chain_of(function: Model) -> Chain | None:
@@ -99,7 +121,7 @@ def chain_of(function: Model) -> Chain | None:
         elif kind is nn.Flatten:
             plain = layer.start_dim == 1 and layer.end_dim == -1
         else:
-            plain = kind in _UNITS
+            plain = kind in UNITS
         if not plain or _is_changed(layer):
             return None
     return Chain(function, layers)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -11,40 +10,16 @@ from torch import Tensor, nn
 from cheaplip.checks import number
 from cheaplip.modes import Model
 from cheaplip.norms import Box, Norm, box_tensors, check_norm
-from cheaplip.pairs.room import Room
+from cheaplip.pairs.measurement import Measurement
+from cheaplip.pairs.room import Apart, Room
 from cheaplip.pairs.search import Search, adapt, check_search, move
 from cheaplip.pairs.starts import Start, check_pairs, scale_of
-from cheaplip.pairs.steepness import Ascent, Slopes, apply, ascent, quotient
+from cheaplip.pairs.steepness import Slopes, apply, ascent, quotient
 
 # How many last places of the largest number the points of a pair differ by at least, where nothing else is said.
 PLACES = 1000
 # Pairs are renewed a quarter at a time: one by one would cost more, all at once would forget what was found.
 GROUPS = 4
-
-
-@final
-class Measurement(NamedTuple):
-    """What one forward over the pairs told.
-
-    Attributes:
-        quotient: (P,), the difference quotients ‖f(u) - f(v)‖ / ‖u - v‖.
-        distance: (P,), the distances ‖u - v‖ at which they were taken; inf where a pair is too close to be trusted,
-            so that its quotient counts as 0.
-        values: the quotients on the host; -inf where a quotient is no finite number.
-        steepest: the index of the largest quotient, the first one on a tie.
-        ascent: where the quotients rise, if that was asked for.
-    """
-
-    quotient: Tensor
-    distance: Tensor
-    values: list[float]
-    steepest: int
-    ascent: Ascent | None
-
-    @property
-    def usable(self) -> list[int]:
-        """The indices of the pairs whose quotient is a finite number."""
-        return [index for index, value in enumerate(self.values) if value > -math.inf]
 
 
 @final
@@ -148,7 +123,11 @@ class Pairs(nn.Module):
 
     def distances(self) -> Tensor:
         """Return ‖u - v‖, shape ``(P,)``; inf where a pair is too close for its quotient to be trusted."""
-        return self.room.measure(self.points).distance
+        return self.apart().distance
+
+    def apart(self) -> Apart:
+        """Return how far the pairs are apart."""
+        return self.room.measure(self.points)
 
     def measure(self, function: Model, *, climb: bool = False) -> Measurement:
         """Measure the quotients, where the pairs stand.
@@ -164,28 +143,33 @@ class Pairs(nn.Module):
         apart = self.room.measure(points)
         if climb:
             rise = ascent(function, points, apart.difference, apart.distance, self.p_in, self.p_out)
-            return self.judge(rise.value, apart.distance, rise)
+            return Measurement.of(rise.value, apart, rise)
         with torch.no_grad():
             output_u, output_v = apply(function, points).chunk(2)
-            return self.judge(quotient(output_u, output_v, apart.distance, self.p_out), apart.distance)
+            return Measurement.of(quotient(output_u, output_v, apart.distance, self.p_out), apart)
 
     def slopes(self, output: Tensor) -> Slopes:
         """Return what can be said of the quotients by the outputs at ``points`` alone, without a graph."""
-        apart = self.room.measure(self.points)
+        apart = self.apart()
         return Slopes.at(output, apart.difference, apart.distance, self.p_in, self.p_out)
 
-    def judge(self, quotients: Tensor, distance: Tensor, rise: Ascent | None = None) -> Measurement:
-        """Return the measurement that these quotients are; raises as :meth:`measure`."""
-        values: list[float] = quotients.tolist()
-        if not math.isfinite(sum(values)):
-            values = [value if math.isfinite(value) else -math.inf for value in values]
-        largest = max(values)
-        if largest == -math.inf:
-            raise ValueError(
-                f"the model's outputs are NaN or infinite at all {self.count} pairs: "
-                "lower the learning rate or λ, or check weights and inputs"
-            )
-        return Measurement(quotients, distance, values, values.index(largest), rise)
+    def climb(
+        self, function: Model, steps: int, *, last: Model | None = None, measured: Measurement | None = None
+    ) -> Measurement:
+        """Take all of so many steps but the last, and return the measurement before that one.
+
+        Args:
+            function: as in :meth:`measure`.
+            steps: how many, at least 1.
+            last: what is measured in the end, the same function in another guise.
+            measured: what :meth:`measure` said of the pairs as they stand, if it was asked.
+        """
+        for _ in range(steps - 1):
+            self.move(self.measure(function, climb=True) if measured is None else measured)
+            measured = None
+        if measured is not None:
+            return measured
+        return self.measure(function if last is None else last, climb=True)
 
     def move(self, measured: Measurement) -> None:
         """Move every pair one step uphill, and renew those that went wrong or have lived long enough.

@@ -20,12 +20,14 @@ class Apart(NamedTuple):
     Attributes:
         difference: ``u - v``, ``(P, *shape)``.
         distance: its norm, ``(P,)``; inf where a pair is too close for its quotient to be trusted.
+        values: the distances on the host.
         close: whether there is such a pair.
         lost: the indices of pairs whose points are no finite numbers.
     """
 
     difference: Tensor
     distance: Tensor
+    values: list[float]
     close: bool
     lost: list[int]
 
@@ -92,7 +94,8 @@ class Room:
         close = min(values) < trusted
         if close:
             distance.masked_fill_(distance < trusted, math.inf)
-        apart = Apart(difference, distance, close, lost)
+            values = [math.inf if value < trusted else value for value in values]
+        apart = Apart(difference, distance, values, close, lost)
         if not torch.is_inference_mode_enabled():  # whose tensors autograd could not use later
             self._known = (points, points._version, apart)
         return apart

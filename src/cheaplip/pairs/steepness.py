@@ -126,8 +126,9 @@ class Slopes(NamedTuple):
     @classmethod
     def at(cls, output: Tensor, difference: Tensor, distance: Tensor, p_in: Norm, p_out: Norm) -> Slopes:
         """Return the slopes for the outputs ``(2P, ...)``, first at all u then at all v, without a graph."""
-        output_u, output_v = widen(output).chunk(2)
-        change = output_u - output_v
+        halves = widen(output).reshape(2, -1, *output.shape[1:])
+        both = halves - halves.flip(0)
+        change = both[0]
         euclidean = p_in == 2 and p_out == 2
         size = vector_norm(change, p_out)
         if size.requires_grad:
@@ -136,7 +137,7 @@ class Slopes(NamedTuple):
         # In Euclidean norms (f(u) - f(v)) and L² (u - v) are the two parts of ∇L, up to the common 1 / (size distance).
         towards = change if euclidean else norm_gradient(change, p_out, size)
         away = difference if euclidean else norm_gradient(difference, p_in, distance)
-        cotangent = torch.cat([towards, -towards])
+        cotangent = both.flatten(0, 1) if euclidean else torch.cat([towards, -towards])
         if cotangent.dtype is not output.dtype:
             cotangent = cotangent.to(output.dtype)
         divisor = (size, distance) if euclidean else (distance,)
@@ -177,7 +178,7 @@ def ascent(function: Model, points: Tensor, difference: Tensor, distance: Tensor
         (tensor([2.]), tensor([[1.],
                 [1.]]))
     """
-    chain = chain_of(function)
+    chain = function if isinstance(function, Chain) else chain_of(function)
     if chain is not None:
         with torch.no_grad():
             slopes = Slopes.at(apply(chain, points), difference, distance, p_in, p_out)

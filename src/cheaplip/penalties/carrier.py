@@ -84,7 +84,7 @@ class Carrier(nn.Module):
         def get_out(gradient: Tensor) -> None:
             if self.measured is None:
                 rise = slopes.ascent(gradient.detach()[own:].clone())
-                self.measured = pairs.judge(slopes.value, pairs.distances(), rise)
+                self.measured = Measurement.of(slopes.value, pairs.apart(), rise)
 
         if output.requires_grad:
             output.register_hook(get_in)  # type: ignore[no-untyped-call]

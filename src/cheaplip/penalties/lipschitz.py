@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.checks import whole_number
-from cheaplip.modes import Model, frozen
+from cheaplip.modes import Model, frozen, runs_in_low_precision
 from cheaplip.norms import Box, Norm
 from cheaplip.pairs import Measurement, Pairs, Search, Start
+from cheaplip.pairs.chains import Chain, chain_of
 from cheaplip.pairs.steepness import apply, widen
 from cheaplip.penalties.carrier import Adversary, attacked
 from cheaplip.penalties.minibatch import check_fits, look_at
 from cheaplip.penalties.reduction import check_reduce
-from cheaplip.penalties.weighing import check_power, check_weight
+from cheaplip.penalties.sharing import shared
+from cheaplip.penalties.weighing import check_cap, check_power, check_weight, weighted
 
 # The lifetime of a pair in moves, chosen by measurement on the selection split: see docs/choices.md.
 LIFETIME = 16
@@ -87,11 +89,8 @@ class LipschitzPenalty(nn.Module):
         step: float | None = None,
     ) -> None:
         super().__init__()
-        self.reduce, self.power = check_reduce(reduce), check_power(power)
+        self.reduce, self.power, self.cap = check_reduce(reduce), check_power(power), check_cap(cap)
         self.steps, self.every = whole_number(steps, "steps"), whole_number(every, "every")
-        if cap is not None and not (isinstance(cap, (int, float)) and cap > 0):
-            raise ValueError(f"cap must be above 0, or None for no cap; got {cap!r}")
-        self.cap = None if cap == math.inf else cap
         self.pairs = Pairs(u, v, p_in=p_in, p_out=p_out, search=search, renew=renew, box=box,
                            min_distance=min_distance, step=step)  # fmt: skip
         self.register_buffer("weight", u.new_tensor(check_weight(weight)))
@@ -137,11 +136,14 @@ class LipschitzPenalty(nn.Module):
         Raises:
             ValueError: if pairs do not fit the model, or its outputs at all pairs are NaN or infinite.
         """
+        chain = self._chain(model)
+        if chain is not None:
+            return self._together(chain)[1]
         inner, used, apart = look_at(model, modules)
         with frozen(used) if apart else nullcontext():
-            points, distance = self._take(self.pairs, inner)
+            points, distance = self._take(inner, None, None)
             output_u, output_v = apply(inner, points).chunk(2)
-            return self._weigh(output_u, output_v, distance)
+            return self._weigh(self.reduce.quotients(output_u, output_v, distance, self.pairs.p_out))
 
     def joint(
         self,
@@ -177,63 +179,61 @@ class LipschitzPenalty(nn.Module):
         """
         pairs = self.pairs
         check_fits(x, pairs.points)
-        inner, used, apart = look_at(model, modules)
-        riding = self.training and not apart and self.calls % self.every == 0
+        chain = self._chain(model)
+        inner, used, apart = look_at(model, modules) if chain is None else (chain.model, (chain.model,), False)
+        riding = chain is None and self.training and not apart and self.calls % self.every == 0
         x, measured = attacked(adversary, inner, used, x, y, pairs if riding else None)
+        if chain is not None and not x.requires_grad:
+            return self._together(chain.behind(x))
         if apart:
             return model(x), self(model, modules=used)
-        points, distance = self._take(pairs, inner, x, measured)
-        count = 1 if self.reduce.name == "max" else distance.shape[0]
+        points, distance = self._take(inner, x, measured)
+        count = distance.numel()
         logits, output_u, output_v = torch.split(apply(model, points), [x.shape[0], count, count])
-        return logits, self._weigh(output_u, output_v, distance)
+        return logits, self._weigh(self.reduce.quotients(output_u, output_v, distance, pairs.p_out))
 
-    def _take(
-        self, pairs: Pairs, function: Model, x: Tensor | None = None, measured: Measurement | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _chain(self, model: Model) -> Chain | None:
+        """Return the chain of plain layers that a model is, if pairs are to move and one forward can serve all."""
+        moving = self.training and self.calls % self.every == 0
+        return chain_of(model) if moving and self.reduce.name == "max" and not runs_in_low_precision(model) else None
+
+    def _together(self, chain: Chain) -> tuple[Tensor, Tensor]:
+        """Return the outputs at what stands ahead of the pairs, and the penalty, of one forward; the pairs move."""
+        measured = self.pairs.climb(chain.model, self.steps, last=chain)
+        logits, steepest = shared(chain, measured, self.pairs.p_out)
+        penalty = self._weigh(steepest)
+        self._buffers["value"].fill_(measured.values[measured.steepest])  # type: ignore[union-attr]
+        self._move_on(measured)
+        return logits, penalty
+
+    def _take(self, function: Model, x: Tensor | None, measured: Measurement | None) -> tuple[Tensor, Tensor]:
         """Measure if that is not done, move, and return the points for the loss, behind ``x``, and their distances."""
         x_first = () if x is None else (x,)
-        if not self.training:
-            points, distance = self._chosen(pairs, pairs.measure(function))
-            return torch.cat((*x_first, points)), distance
-        if self.calls % self.every:
+        if self.training and self.calls % self.every:
             self.calls += 1
             return torch.cat((*x_first, self.served)), self.served_distance.clone()
-        measured = pairs.measure(function, climb=True) if measured is None else measured
-        for _ in range(self.steps - 1):
-            pairs.move(measured)
-            measured = pairs.measure(function, climb=True)
-        chosen, distance = self._chosen(pairs, measured)
+        pairs = self.pairs
+        measured = pairs.climb(function, self.steps, measured=measured) if self.training else pairs.measure(function)
+        self.value.fill_(measured.values[measured.steepest])
+        chosen, distance = self.reduce.chosen(pairs.points, measured)
         points = torch.cat((*x_first, chosen))
+        if self.training:
+            self._move_on(measured)
+        return points, distance
+
+    def _move_on(self, measured: Measurement) -> None:
+        """Move the pairs, and keep what serves until they move again."""
         if self.every > 1:
+            chosen, distance = self.reduce.chosen(self.pairs.points, measured)
             self.served.copy_(chosen)
             self.served_distance.copy_(distance)
-        pairs.move(measured)
+        self.pairs.move(measured)
         self.__dict__["calls"] += 1
-        return points, distance
 
-    def _chosen(self, pairs: Pairs, measured: Measurement) -> tuple[Tensor, Tensor]:
-        """Return points, first all u then all v, and distances of the pairs that the reduction needs; note Lip."""
-        largest, distance, buffers = measured.steepest, measured.distance, self._buffers
-        points: Any = pairs._buffers["points"]  # past nn.Module's own lookup, which is felt in a small network's step
-        buffers["value"].fill_(measured.values[largest])  # type: ignore[union-attr]
-        if self.reduce.name == "max":
-            return points[largest :: pairs.count], distance[largest]
-        wrong = sorted(set(range(pairs.count)).difference(measured.usable))
-        if wrong:
-            # Their place is taken by a point whose output is finite, twice, at a distance that makes it count for 0.
-            points, distance = points.clone(), distance.clone()
-            u, v = points.chunk(2)
-            u[wrong] = v[wrong] = u[largest].clone()
-            distance[wrong] = math.inf
-        return points, distance
-
-    def _weigh(self, output_u: Tensor, output_v: Tensor, distance: Tensor) -> Tensor:
-        """Reduce the quotients of the taken points, with their gradient, and multiply by λ."""
-        value = self.reduce.quotients(output_u, output_v, distance, self.pairs.p_out)
+    def _weigh(self, value: Tensor) -> Tensor:
+        """Multiply the reduced quotients by λ."""
         self.__dict__["reduced"] = value.detach()
-        if self.cap is not None:
-            value = value * (self.cap / value.detach().clamp_min(self.cap))
-        return self.weight * (value if self.power == 1 else value.square())
+        return weighted(value, self.weight, self.power, self.cap)
 
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> LipschitzPenalty:
         super()._apply(function, recurse)  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cheaplip.norms import Norm, vector_norm
+from cheaplip.pairs import Measurement
 from cheaplip.pairs.steepness import quotient, widen
 
 
@@ -39,6 +40,25 @@ class Reduction(NamedTuple):
         change = widen(output_u) - widen(output_v)
         size = vector_norm(change, p_out).squeeze(0) if callable(p_out) else torch.linalg.vector_norm(change, p_out)
         return size / distance
+
+    def chosen(self, points: Tensor, measured: Measurement) -> tuple[Tensor, Tensor]:
+        """Return the points that this reduction needs, first all u then all v, and the distances of these pairs.
+
+        Args:
+            points: of all pairs, ``(2P, *shape)``.
+            measured: what was measured there.
+        """
+        largest, distance = measured.steepest, measured.distance
+        if self.name == "max":
+            return points[largest :: len(measured.values)], distance[largest]
+        wrong = sorted(set(range(len(measured.values))).difference(measured.usable))
+        if wrong:
+            # Their place is taken by a point whose output is finite, twice, at a distance that makes it count for 0.
+            points, distance = points.clone(), distance.clone()
+            u, v = points.chunk(2)
+            u[wrong] = v[wrong] = u[largest].clone()
+            distance[wrong] = math.inf
+        return points, distance
 
     def __call__(self, value: Tensor, distance: Tensor) -> Tensor:
         """Return the mean or soft maximum of quotients, a scalar.

@@ -1,6 +1,10 @@
-"""What all penalties check alike."""
+"""How a Lipschitz constant enters a loss: what penalties check alike, and λ · Lip^power."""
 
 from __future__ import annotations
+
+import math
+
+from torch import Tensor
 
 from cheaplip.checks import number
 
@@ -15,3 +19,17 @@ def check_power(power: int) -> int:
     if not isinstance(power, int) or power not in (1, 2):
         raise ValueError(f"power must be 1 or 2; got {power!r}")
     return power
+
+
+def check_cap(cap: float | None) -> float | None:
+    """Return the cap of an argument, None where nothing reaches it; raise ``ValueError`` unless it is above 0."""
+    if cap is not None and not (isinstance(cap, (int, float)) and cap > 0):
+        raise ValueError(f"cap must be above 0, or None for no cap; got {cap!r}")
+    return None if cap == math.inf else cap
+
+
+def weighted(value: Tensor, weight: Tensor, power: int, cap: float | None) -> Tensor:
+    """Return λ · Lip^power; above the cap value and gradient are scaled down together."""
+    if cap is not None:
+        value = value * (cap / value.detach().clamp_min(cap))
+    return weight * (value if power == 1 else value.square())
