@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cheaplip as cl
+from cheaplip.pairs.chains import Chain
+from cheaplip.penalties import lipschitz
+from cheaplip.penalties.sharing import shared
 from cheaplip.training.checkpoint import FILE
 
 Batch = tuple[Tensor, Tensor]
@@ -46,9 +49,10 @@ def blobs(classes: int = 3) -> Loader:
 class Run:
     """A model and everything that trains it, always the same."""
 
-    def __init__(self, dropout: float = 0.0, **penalty: Any) -> None:
+    def __init__(self, dropout: float | None = 0.0, **penalty: Any) -> None:
         torch.manual_seed(1)
-        self.model = nn.Sequential(nn.Linear(4, 12), nn.Sigmoid(), nn.Dropout(dropout), nn.Linear(12, 3))
+        between = [] if dropout is None else [nn.Dropout(dropout)]
+        self.model = nn.Sequential(nn.Linear(4, 12), nn.Sigmoid(), *between, nn.Linear(12, 3))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, 0.8)
         self.penalty = cl.LipschitzPenalty.from_data(blobs().x, weight=0.1, pairs=8, **penalty)
@@ -68,8 +72,18 @@ def same_bits(first: list[Tensor], second: list[Tensor]) -> bool:
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_fit_equals_the_joint_loop_written_by_hand_bit_for_bit() -> None:
-    by_fit, by_hand, loader = Run(), Run(), blobs()
+@pytest.mark.parametrize("dropout", [0.0, None])
+def test_fit_equals_the_joint_loop_written_by_hand_bit_for_bit(
+    dropout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwards: list[nn.Module] = []
+
+    def recorded(chain: Chain, *rest: Any) -> tuple[Tensor, Tensor]:
+        forwards.append(chain.model)
+        return shared(chain, *rest)
+
+    monkeypatch.setattr(lipschitz, "shared", recorded)
+    by_fit, by_hand, loader = Run(dropout), Run(dropout), blobs()
     history = by_fit.fit(epochs=3)
     for epoch in range(3):
         loader.set_epoch(epoch)
@@ -84,6 +98,8 @@ def test_fit_equals_the_joint_loop_written_by_hand_bit_for_bit() -> None:
         by_hand.scheduler.step()
     assert same_bits(by_fit.state(), by_hand.state())
     assert history.column("steps") == [6, 12, 18]
+    # Without a layer that differs in training, both take the way of a chain of plain layers.
+    assert forwards == ([] if dropout is not None else 18 * [by_fit.model] + 18 * [by_hand.model])
     assert history.column("weight")[-1] == float(by_hand.penalty.weight)
 
 

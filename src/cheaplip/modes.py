@@ -33,8 +33,7 @@ def unwrap(model: Model) -> Model:
     return model
 
 
-# Asked at every step, so remembered.
-_WRAPPERS: dict[type, bool] = {}
+_WRAPPERS: dict[type, bool] = {}  # asked at every step, so remembered
 
 
 def _is_wrapper(kind: type) -> bool:
@@ -49,11 +48,21 @@ def _is_fabric(kind: type) -> bool:
     return kind.__name__ == "_FabricModule" and kind.__module__.startswith("lightning")
 
 
+def within(model: Model) -> Model:
+    """Return the module behind Lightning Fabric where that does nothing around it: on one device, in full precision."""
+    if not _is_fabric(type(model)):
+        return model
+    inner: nn.Module = model._forward_module  # type: ignore[union-attr, assignment]
+    several = type(model._strategy).__name__ != "SingleDeviceStrategy"  # type: ignore[union-attr]
+    hooked = model._forward_hooks or model._forward_pre_hooks  # type: ignore[union-attr]
+    return model if several or hooked or runs_in_low_precision(model) else inner
+
+
 def runs_in_low_precision(model: Model) -> bool:
     """Tell whether calling the model now would compute below float32, by autocast or by its wrapper."""
     if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
         return True
-    if not (_is_wrapper(type(model)) and _is_fabric(type(model))):
+    if not _is_fabric(type(model)):
         return False
     precision: Any = model._strategy.precision.precision  # type: ignore[union-attr]
     return precision not in ("32-true", "64-true")

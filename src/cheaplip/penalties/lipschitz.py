@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.checks import whole_number
-from cheaplip.modes import Model, frozen, runs_in_low_precision
+from cheaplip.modes import Model, frozen, runs_in_low_precision, within
 from cheaplip.norms import Box, Norm
 from cheaplip.pairs import Measurement, Pairs, Search, Start
 from cheaplip.pairs.chains import Chain, chain_of
@@ -177,12 +177,11 @@ class LipschitzPenalty(nn.Module):
             >>> logits.shape, reg.shape
             (torch.Size([5, 2]), torch.Size([]))
         """
-        pairs = self.pairs
-        check_fits(x, pairs.points)
+        check_fits(x, self.pairs.points)
         chain = self._chain(model)
         inner, used, apart = look_at(model, modules) if chain is None else (chain.model, (chain.model,), False)
         riding = chain is None and self.training and not apart and self.calls % self.every == 0
-        x, measured = attacked(adversary, inner, used, x, y, pairs if riding else None)
+        x, measured = attacked(adversary, inner, used, x, y, self.pairs if riding else None)
         if chain is not None and not x.requires_grad:
             return self._together(chain.behind(x))
         if apart:
@@ -190,12 +189,13 @@ class LipschitzPenalty(nn.Module):
         points, distance = self._take(inner, x, measured)
         count = distance.numel()
         logits, output_u, output_v = torch.split(apply(model, points), [x.shape[0], count, count])
-        return logits, self._weigh(self.reduce.quotients(output_u, output_v, distance, pairs.p_out))
+        return logits, self._weigh(self.reduce.quotients(output_u, output_v, distance, self.pairs.p_out))
 
     def _chain(self, model: Model) -> Chain | None:
         """Return the chain of plain layers that a model is, if pairs are to move and one forward can serve all."""
         moving = self.training and self.calls % self.every == 0
-        return chain_of(model) if moving and self.reduce.name == "max" and not runs_in_low_precision(model) else None
+        alike = moving and self.reduce.name == "max" and not runs_in_low_precision(model)
+        return chain_of(within(model)) if alike else None
 
     def _together(self, chain: Chain) -> tuple[Tensor, Tensor]:
         """Return the outputs at what stands ahead of the pairs, and the penalty, of one forward; the pairs move."""
