@@ -19,7 +19,7 @@ from cheaplip.pairs.steepness import apply, widen
 from cheaplip.penalties.carrier import Adversary, attacked
 from cheaplip.penalties.minibatch import check_fits, look_at
 from cheaplip.penalties.reduction import check_reduce
-from cheaplip.penalties.sharing import shared
+from cheaplip.penalties.sharing import is_constant, shared
 from cheaplip.penalties.weighing import check_cap, check_power, check_weight, weighted
 
 # The lifetime of a pair in moves, chosen by measurement on the selection split: see docs/choices.md.
@@ -156,9 +156,9 @@ class LipschitzPenalty(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return ``(model(x), penalty(model))`` with the maximal pair riding in the minibatch: the cheapest way.
 
-        With an adversary, its points take the place of ``x``, and the pairs share its first forward and backward.
-        Where the model computes something else on pairs than on data (BatchNorm and Dropout in train mode, autocast),
-        pairs get a forward of their own.
+        With an adversary, its points take the place of ``x``. All pairs share the minibatch's forward in a chain of
+        plain layers, elsewhere the adversary's first one. Where the model computes something else on pairs than on
+        data (BatchNorm and Dropout in train mode, autocast), pairs get a forward of their own.
 
         Args:
             model: a module, wrapped or not, or any callable of its input.
@@ -182,7 +182,7 @@ class LipschitzPenalty(nn.Module):
         inner, used, apart = look_at(model, modules) if chain is None else (chain.model, (chain.model,), False)
         riding = chain is None and self.training and not apart and self.calls % self.every == 0
         x, measured = attacked(adversary, inner, used, x, y, self.pairs if riding else None)
-        if chain is not None and not x.requires_grad:
+        if chain is not None and is_constant(x):
             return self._together(chain.behind(x))
         if apart:
             return model(x), self(model, modules=used)

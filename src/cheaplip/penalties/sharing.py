@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from cheaplip.norms import Norm
 from cheaplip.pairs import Measurement
@@ -44,11 +45,16 @@ def shared(chain: Chain, measured: Measurement, p_out: Norm) -> tuple[Tensor, Te
     kept = _close_up(chain.kept[head:], chain.first, at, count)
     parameters = [p for layer in layers[head:] for p in layer._parameters.values() if p is not None]
     distance = measured.distance[at]
-    ride = _Ride(layers[head:], kept, _cotangent(chain.cotangent[at::count], measured), distance, p_out, chain.first)
-    logits, steepest = _Shared.apply(  # type: ignore[no-untyped-call]
-        ride, chain.outputs[: chain.first], measured.quotient[at], chain.ahead, *parameters
-    )
+    cotangent = _cotangent(chain.cotangent[at::count], measured)
+    outputs = chain.outputs[: chain.first], measured.quotient[at]
+    ride = _Ride(layers[head:], len(kept), chain.first, distance, p_out)
+    logits, steepest = _Shared.apply(ride, outputs, (cotangent, *kept), *parameters)  # type: ignore[no-untyped-call]
     return logits, steepest
+
+
+def is_constant(x: Tensor) -> bool:
+    """Tell whether nobody asks for derivatives by ``x``, backward or forward."""
+    return not x.requires_grad and unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
 
 
 def _cotangent(rows: Tensor, measured: Measurement) -> Tensor:
@@ -79,14 +85,13 @@ def _close_up(kept: list[Tensor], first: int, at: int, count: int) -> list[Tenso
 
 @final
 class _Ride(NamedTuple):
-    """What the way back needs beside the parameters: what was kept, ``cotangent`` being the quotient's gradient."""
+    """What the way back needs beside tensors: the layers, of how many something was kept, samples, the quotient."""
 
     layers: tuple[Any, ...]
-    kept: list[Tensor]
-    cotangent: Tensor
+    kept: int
+    batch: int
     distance: Tensor
     p_out: Norm
-    batch: int
 
 
 @final
@@ -94,24 +99,26 @@ class _Shared(torch.autograd.Function):
     """The outputs and the quotient as functions of the parameters."""
 
     @staticmethod
-    def forward(ctx: Any, ride: _Ride, logits: Tensor, quotient: Tensor, x: Tensor, *parameters: Tensor) -> Any:
-        """Return outputs and quotient as they are; ``x`` is there to be seen by forward-mode differentiation."""
+    def forward(
+        ctx: Any, ride: _Ride, outputs: tuple[Tensor, ...], kept: tuple[Tensor, ...], *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return outputs and quotient, which are known, as the parameters' doing."""
         ctx.ride = ride
-        ctx.save_for_backward(ride.cotangent, *ride.kept, *parameters)
-        return logits.view_as(logits), quotient.view_as(quotient)
+        ctx.save_for_backward(*kept, *parameters)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, by_logits: Tensor, by_quotient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients by the parameters, in the order of the layers."""
         ride: _Ride = ctx.ride
         cotangent, *saved = ctx.saved_tensors
-        kept, parameters = saved[: len(ride.kept)], saved[len(ride.kept) :]
+        kept, parameters = saved[: ride.kept], saved[ride.kept :]
         if torch.is_grad_enabled():
             gradients = _differentiably(ride, kept[0], parameters, (by_logits, by_quotient))
         else:
             gradient = torch.cat((by_logits, cotangent * by_quotient))
-            gradients = _pull_back(ride.layers, kept, parameters, gradient, ctx.needs_input_grad[4:])
-        return (None, None, None, None, *gradients)
+            gradients = _pull_back(ride.layers, kept, parameters, gradient, ctx.needs_input_grad[3:])
+        return (None, None, None, *gradients)
 
 
 def _pull_back(
