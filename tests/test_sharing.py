@@ -130,7 +130,7 @@ def test_derivatives_by_the_minibatch_are_there_for_who_asks(asks: str, counted:
     assert counted == []
 
 
-@pytest.mark.parametrize("p_out", [1, 2, math.inf, weighted], ids=str)
+@pytest.mark.parametrize("p_out", [1, 2, math.inf, weighted], ids=["1", "2", "inf", "callable"])
 def test_second_derivatives_are_those_of_autograd(p_out: Any) -> None:
     net, x = mlp(4, 6, 3), rand(7, 4)
 
