@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -33,6 +34,43 @@ def chains(draw: st.DrawFn) -> nn.Sequential:
         layers.append(nn.Linear(width, after, bias=draw(st.booleans())))
         width = after
     return nn.Sequential(*layers)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> nn.Sequential:
+    """Convolutions as they come, units and pools, on images of two channels; then a linear layer."""
+    torch.manual_seed(draw(st.integers(0, 10**6)))
+    layers: list[nn.Module] = []
+    channels, size = 2, 8
+    for _ in range(draw(st.integers(1, 3))):
+        groups = draw(st.sampled_from([1, 2]))
+        after = 2 * draw(st.integers(1, 2))
+        settings: dict[str, Any] = {"stride": draw(st.integers(1, 2)), "padding": draw(st.integers(0, 2))}
+        layers.append(nn.Conv2d(channels, after, 3, **settings, groups=groups, bias=draw(st.booleans())))
+        unit = draw(st.sampled_from([None, *UNITS]))
+        layers += [] if unit is None else [unit()]
+        channels, size = after, (size + 2 * settings["padding"] - 3) // settings["stride"] + 1
+        if size >= 2 and draw(st.booleans()):
+            layers.append(nn.MaxPool2d(2, stride=draw(st.sampled_from([None, 1])), ceil_mode=draw(st.booleans())))
+        with torch.no_grad():
+            size = nn.Sequential(*layers)(torch.zeros(1, 2, 8, 8)).shape[-1]
+        if size < 3:
+            break
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * size * size, 3))
+
+
+@given(convolutions(), st.integers(1, 4))
+def test_convolutions_and_pools_go_both_ways_as_autograd_does(net: nn.Sequential, count: int) -> None:
+    points = torch.randn(count, 2, 8, 8, dtype=torch.float64)
+    chain = chain_of(net.double())
+    assert chain is not None
+    leaf = points.clone().requires_grad_()
+    expected = net(leaf)
+    cotangent = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad(expected, leaf, cotangent)
+    with torch.no_grad():
+        assert torch.equal(chain(points), expected)
+        assert torch.equal(chain.pull_back(cotangent), gradient)
 
 
 @given(chains(), st.integers(1, 7), st.booleans())
@@ -161,6 +199,9 @@ OTHERS: dict[str, Callable[[], object]] = {
     "another forward": with_own_forward,
     "a parametrised layer": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
     "an unknown layer": lambda: nn.Sequential(nn.Linear(3, 3), nn.Dropout()),
+    "a convolution with borders": lambda: nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")),
+    "a convolution padded by a word": lambda: nn.Sequential(nn.Conv2d(1, 1, 3, padding="same")),
+    "a pool that returns indices": lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)),
     "a part flattened": lambda: nn.Sequential(nn.Flatten(2), nn.Linear(3, 3)),
     "a chain in a chain": lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 3))),
     "weights of a special kind": with_special_weight,

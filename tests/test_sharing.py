@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from oracles import assert_all_close, gradients, mlp, quotients, rand, randn
-from test_chains import chains
+from test_chains import chains, convolutions
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -51,11 +51,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@given(chains(), st.integers(1, 6), st.integers(1, 5), st.data())
-def test_steps_equal_those_of_the_same_function(
-    net: nn.Sequential, batch: int, count: int, data: st.DataObject
-) -> None:
-    net = net.double()
+@given(st.data(), st.integers(1, 6), st.integers(1, 5))
+def test_steps_equal_those_of_the_same_function(data: st.DataObject, batch: int, count: int) -> None:
+    flat = data.draw(st.booleans())
+    shape = (3, 4) if flat else (2, 8, 8)
+    net = data.draw(chains() if flat else convolutions()).double()
     for parameter in net.parameters():
         parameter.requires_grad_(data.draw(st.booleans()))
     norms = st.sampled_from([1, 2, math.inf, weighted])
@@ -64,9 +64,9 @@ def test_steps_equal_those_of_the_same_function(
         "cap": data.draw(st.sampled_from([None, 0.05])), "steps": data.draw(st.integers(1, 2)),
         "every": data.draw(st.integers(1, 2)), "renew": data.draw(st.sampled_from([None, 2])),
     }  # fmt: skip
-    known, other = make((3, 4), count, **settings), make((3, 4), count, **settings)
+    known, other = make(shape, count, **settings), make(shape, count, **settings)
     for number in range(3):
-        x = randn(batch, 3, 4, seed=number)
+        x = randn(batch, *shape, seed=number)
         logits, reg = known.joint(net, x)
         expected, expected_reg = other.joint(unknown(net), x)
         torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-12)

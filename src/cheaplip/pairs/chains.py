@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from cheaplip.modes import Model
+from cheaplip.pairs.layers import PLAIN, Plain, Tensors
 
-# A unit, and the way back through it: from the gradient by its output, and that output, the gradient by its input.
-Unit: TypeAlias = "tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]"
-
-
-def _relu_back(gradient: Tensor, output: Tensor) -> Tensor:
-    back: Tensor = torch.ops.aten.threshold_backward.default(gradient, output, 0)
-    return back
-
-
-# The derivatives by autograd's own kernels, so that the numbers are the same.
-UNITS: dict[type[nn.Module], Unit] = {
-    nn.ReLU: (torch.relu, _relu_back),
-    nn.Sigmoid: (torch.sigmoid, torch.ops.aten.sigmoid_backward.default),
-    nn.Tanh: (torch.tanh, torch.ops.aten.tanh_backward.default),
-}
-
+# A layer: its kind, itself, and its parameters: None for a bias that it has not.
+Layer: TypeAlias = "tuple[Plain, Any, tuple[Any, ...]]"
 
 _CHANGES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "forward")
 
 
 @final
 class Chain:
-    """Linear layers and units one after the other: called without a graph, it keeps what the way back needs.
+    """Plain layers one after the other: called without a graph, it keeps what the way back needs.
 
     Args:
         model: what it is a chain of.
@@ -42,7 +27,7 @@ class Chain:
         ahead: samples that go forward ahead of the points of each call, in one batch with them; None for none.
 
     Attributes:
-        kept: of each layer at the last call, what the way back through it needs: a unit's output, else the input.
+        kept: of each layer at the last call, what the ways back through it need.
         outputs: of the last call, those of ``ahead`` first.
         cotangent: what was pulled back last.
 
@@ -55,10 +40,10 @@ class Chain:
         torch.Size([4, 3])
     """
 
-    def __init__(self, model: nn.Module, layers: tuple[Any, ...], ahead: Tensor | None = None) -> None:
+    def __init__(self, model: nn.Module, layers: tuple[Layer, ...], ahead: Tensor | None = None) -> None:
         self.model, self.layers, self.ahead = model, layers, ahead
         self.first = 0 if ahead is None else ahead.shape[0]
-        self.kept: list[Tensor] = []
+        self.kept: list[Tensors] = []
         self.outputs = self.cotangent = torch.empty(0)
 
     def behind(self, x: Tensor) -> Chain:
@@ -69,43 +54,25 @@ class Chain:
         """Return the outputs at ``points``."""
         kept, x = self.kept, points if self.ahead is None else torch.cat((self.ahead, points))
         kept.clear()
-        for layer in self.layers:
-            unit = UNITS.get(type(layer))
-            if unit is not None:
-                x = unit[0](x)
-                kept.append(x)
-                continue
-            kept.append(x)
-            if type(layer) is nn.Linear:
-                # Past nn.Module.__getattr__, which takes as long as a small kernel.
-                parameters: dict[str, Any] = layer._parameters
-                x = F.linear(x, parameters["weight"], parameters["bias"])
-            else:
-                x = x.flatten(1)
+        for kind, layer, parameters in self.layers:
+            x, needed = kind.forward(layer, parameters, x)
+            kept.append(needed)
         self.outputs = x
         return x[self.first :] if self.first else x
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Return the gradient by the points of what has the gradient ``cotangent`` by the outputs."""
-        first, gradient = self.first, cotangent
-        self.cotangent = cotangent
-        for layer, kept in zip(reversed(self.layers), reversed(self.kept), strict=True):
-            unit = UNITS.get(type(layer))
-            if unit is not None:
-                gradient = unit[1](gradient, kept[first:] if first else kept)
-            elif type(layer) is nn.Linear:
-                weight: Any = layer._parameters["weight"]
-                gradient = torch.mm(gradient, weight) if gradient.dim() == 2 else torch.matmul(gradient, weight)
-            else:
-                gradient = gradient.view(-1, *kept.shape[1:])
+        self.cotangent = gradient = cotangent
+        for (kind, layer, parameters), kept in zip(reversed(self.layers), reversed(self.kept), strict=True):
+            gradient = kind.back(layer, parameters, kept, self.first, gradient)
         return gradient
 
 
 def chain_of(function: Model) -> Chain | None:
     """Return the chain that a model is as it stands, or None if it is anything else.
 
-    It is one if it is a ``Sequential`` of ``Flatten``, ``Linear``, ``ReLU``, ``Sigmoid`` and ``Tanh``, themselves and
-    not classes derived of them, without hooks and with plain parameters.
+    It is one if it is a ``Sequential`` of ``Linear``, ``Conv2d``, ``MaxPool2d``, ``Flatten``, ``ReLU``, ``Sigmoid`` and
+    ``Tanh``, themselves and not classes derived of them, without hooks and with plain parameters.
 
     Example:
         >>> chain_of(nn.Sequential(nn.Linear(3, 2), nn.Dropout())) is None
@@ -113,18 +80,18 @@ def chain_of(function: Model) -> Chain | None:
     """
     if type(function) is not nn.Sequential or _is_changed(function) or _has_any_global_hook():  # type: ignore[no-untyped-call]
         return None
-    layers: tuple[Any, ...] = tuple(function._modules.values())
-    for layer in layers:
-        kind = type(layer)
-        if kind is nn.Linear:
-            plain = type(layer._parameters.get("weight")) is nn.Parameter
-        elif kind is nn.Flatten:
-            plain = layer.start_dim == 1 and layer.end_dim == -1
-        else:
-            plain = kind in UNITS
-        if not plain or _is_changed(layer):
+    layers: list[Layer] = []
+    for layer in function._modules.values():
+        kind = PLAIN.get(type(layer))
+        if kind is None or _is_changed(layer) or not (kind.fits is None or kind.fits(layer)):
             return None
-    return Chain(function, layers)
+        # Past nn.Module.__getattr__, which takes as long as a small kernel.
+        parameters = tuple(layer._parameters.values())
+        for parameter in parameters:
+            if type(parameter) is not nn.Parameter and not (parameter is None and parameter is not parameters[0]):
+                return None
+        layers.append((kind, layer, parameters))
+    return Chain(function, tuple(layers))
 
 
 def _is_changed(layer: Any) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, NamedTuple, final
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from cheaplip.norms import Norm
 from cheaplip.pairs import Measurement
-from cheaplip.pairs.chains import UNITS, Chain
+from cheaplip.pairs.chains import Chain, Layer
+from cheaplip.pairs.layers import Tensors
 from cheaplip.pairs.steepness import quotient
 
 # The smallest number by which to divide in one go.
@@ -31,6 +32,7 @@ def shared(chain: Chain, measured: Measurement, p_out: Norm) -> tuple[Tensor, Te
         p_out: the norm of outputs.
 
     Example:
+        >>> from torch import nn
         >>> from cheaplip.pairs import Pairs
         >>> from cheaplip.pairs.chains import chain_of
         >>> net, x = nn.Sequential(nn.Linear(2, 2)), torch.ones(3, 2)
@@ -40,15 +42,16 @@ def shared(chain: Chain, measured: Measurement, p_out: Norm) -> tuple[Tensor, Te
         (True, True)
     """
     layers = chain.layers
-    head = next((index for index, layer in enumerate(layers) if type(layer) is nn.Linear), len(layers))
+    head = next((index for index, (_, _, parameters) in enumerate(layers) if parameters), len(layers))
     at, count = measured.steepest, len(measured.values)
     kept = _close_up(chain.kept[head:], chain.first, at, count)
-    parameters = [p for layer in layers[head:] for p in layer._parameters.values() if p is not None]
+    parameters = [p for _, _, own in layers[head:] for p in own if p is not None]
     distance = measured.distance[at]
     cotangent = _cotangent(chain.cotangent[at::count], measured)
     outputs = chain.outputs[: chain.first], measured.quotient[at]
-    ride = _Ride(layers[head:], len(kept), chain.first, distance, p_out)
-    logits, steepest = _Shared.apply(ride, outputs, (cotangent, *kept), *parameters)  # type: ignore[no-untyped-call]
+    ride = _Ride(layers[head:], tuple(map(len, kept)), chain.first, distance, p_out)
+    kept_flat = (tensor for own in kept for tensor in own)
+    logits, steepest = _Shared.apply(ride, outputs, (cotangent, *kept_flat), *parameters)  # type: ignore[no-untyped-call]
     return logits, steepest
 
 
@@ -67,28 +70,29 @@ def _cotangent(rows: Tensor, measured: Measurement) -> Tensor:
     return rows / (size * distance) if size * distance > SAFE else rows / size / distance
 
 
-def _close_up(kept: list[Tensor], first: int, at: int, count: int) -> list[Tensor]:
+def _close_up(kept: list[Tensors], first: int, at: int, count: int) -> list[Tensors]:
     """Return what was kept of the minibatch and, right behind it, of one pair, in the place of the first pair."""
-    if not first:
-        return [tensor[at::count].clone() for tensor in kept]  # the first of them are the pairs themselves
-    closed, done = [], set()
-    for tensor in kept:
-        together = tensor[: first + 2]
-        place = tensor.data_ptr()  # a layer's output is the next one's input
-        if place not in done:
+    if not first:  # the first of them are the pairs themselves
+        return [tuple(tensor[at::count].clone() for tensor in own) for own in kept]
+    done = set()
+
+    def closed(tensor: Tensor) -> Tensor:
+        together, place = tensor[: first + 2], tensor.data_ptr()
+        if place not in done:  # a layer's output is the next one's input
             done.add(place)
             rows = tensor[first + at :: count]
             together[first:] = rows if at > 1 else rows.clone()  # which may overlap
-        closed.append(together)
-    return closed
+        return together
+
+    return [tuple(map(closed, own)) for own in kept]
 
 
 @final
 class _Ride(NamedTuple):
-    """What the way back needs beside tensors: the layers, of how many something was kept, samples, the quotient."""
+    """What the way back needs beside tensors: how many are kept of each layer, and how the quotient came about."""
 
-    layers: tuple[Any, ...]
-    kept: int
+    layers: tuple[Layer, ...]
+    kept: tuple[int, ...]
     batch: int
     distance: Tensor
     p_out: Norm
@@ -112,9 +116,11 @@ class _Shared(torch.autograd.Function):
         """Return the gradients by the parameters, in the order of the layers."""
         ride: _Ride = ctx.ride
         cotangent, *saved = ctx.saved_tensors
-        kept, parameters = saved[: ride.kept], saved[ride.kept :]
+        tensors = iter(saved)
+        kept = [tuple(islice(tensors, count)) for count in ride.kept]
+        parameters = [tuple(None if p is None else next(tensors) for p in own) for _, _, own in ride.layers]
         if torch.is_grad_enabled():
-            gradients = _differentiably(ride, kept[0], parameters, (by_logits, by_quotient))
+            gradients = _differentiably(ride, kept[0][0], parameters, (by_logits, by_quotient))
         else:
             gradient = torch.cat((by_logits, cotangent * by_quotient))
             gradients = _pull_back(ride.layers, kept, parameters, gradient, ctx.needs_input_grad[3:])
@@ -122,46 +128,34 @@ class _Shared(torch.autograd.Function):
 
 
 def _pull_back(
-    layers: tuple[Any, ...], kept: list[Tensor], parameters: list[Tensor], gradient: Tensor, wanted: tuple[bool, ...]
+    layers: tuple[Layer, ...],
+    kept: list[Tensors],
+    parameters: list[Tensors],
+    gradient: Tensor,
+    wanted: tuple[bool, ...],
 ) -> Iterable[Tensor | None]:
-    gradients: list[Tensor | None] = [None] * len(parameters)
-    at = len(parameters)
-    for layer, tensor in zip(reversed(layers), reversed(kept), strict=True):
-        unit = UNITS.get(type(layer))
-        if unit is not None:
-            gradient = unit[1](gradient, tensor)
-        elif type(layer) is nn.Linear:
-            flat = gradient if gradient.dim() == 2 else gradient.flatten(0, -2)
-            if layer._parameters["bias"] is not None:
-                at -= 1
-                gradients[at] = flat.sum(0) if wanted[at] else None
-            at -= 1
-            if wanted[at]:
-                gradients[at] = torch.mm(flat.t(), tensor if tensor.dim() == 2 else tensor.flatten(0, -2))
-            if not any(wanted[:at]):
+    gradients: list[Tensor | None] = [None] * len(wanted)
+    left = len(wanted)
+    for (kind, layer, _), tensors, own in zip(reversed(layers), reversed(kept), reversed(parameters), strict=True):
+        if kind.slopes is not None:
+            right = left
+            left -= sum(p is not None for p in own)
+            gradients[left:right] = kind.slopes(layer, own, tensors, gradient, wanted[left:right])
+            if not any(wanted[:left]):
                 break
-            gradient = torch.matmul(gradient, parameters[at])
-        else:
-            gradient = gradient.view(tensor.shape)
+        gradient = kind.back(layer, own, tensors, 0, gradient)
     return gradients
 
 
 def _differentiably(
-    ride: _Ride, x: Tensor, parameters: list[Tensor], gradients: tuple[Tensor, Tensor]
+    ride: _Ride, x: Tensor, parameters: list[Tensors], gradients: tuple[Tensor, Tensor]
 ) -> Iterable[Tensor | None]:
     """Return the same by autograd, for those who want derivatives of it."""
-    remaining = iter(parameters)
-    for layer in ride.layers:
-        unit = UNITS.get(type(layer))
-        if unit is not None:
-            x = unit[0](x)
-        elif type(layer) is nn.Linear:
-            weight = next(remaining)
-            x = F.linear(x, weight, None if layer._parameters["bias"] is None else next(remaining))
-        else:
-            x = x.flatten(1)
+    for (kind, layer, _), own in zip(ride.layers, parameters, strict=True):
+        x, _ = kind.forward(layer, own, x)
     logits, output_u, output_v = torch.split(x, [ride.batch, 1, 1])
     steepest = quotient(output_u, output_v, ride.distance, ride.p_out).squeeze(0)
-    wanted = [p for p in parameters if p.requires_grad]
+    flat = [p for own in parameters for p in own if p is not None]
+    wanted = [p for p in flat if p.requires_grad]
     found = iter(torch.autograd.grad((logits, steepest), wanted, gradients, create_graph=True, allow_unused=True))
-    return tuple(next(found) if p.requires_grad else None for p in parameters)
+    return tuple(next(found) if p.requires_grad else None for p in flat)
