@@ -54,17 +54,28 @@ class Chain:
         """Return the outputs at ``points``."""
         kept, x = self.kept, points if self.ahead is None else torch.cat((self.ahead, points))
         kept.clear()
+        fresh = False
         for kind, layer, parameters in self.layers:
-            x, needed = kind.forward(layer, parameters, x)
-            kept.append(needed)
+            if fresh and kind.over is not None:
+                x = kind.over(x)
+                kept.append((x,))
+            else:
+                x, needed = kind.forward(layer, parameters, x)
+                kept.append(needed)
+            fresh = kind.fresh
         self.outputs = x
         return x[self.first :] if self.first else x
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Return the gradient by the points of what has the gradient ``cotangent`` by the outputs."""
         self.cotangent = gradient = cotangent
+        fresh = False
         for (kind, layer, parameters), kept in zip(reversed(self.layers), reversed(self.kept), strict=True):
-            gradient = kind.back(layer, parameters, kept, self.first, gradient)
+            if fresh and kind.back_over is not None:
+                gradient = kind.back_over(kept, self.first, gradient)
+            else:
+                gradient = kind.back(layer, parameters, kept, self.first, gradient)
+            fresh = kind.fresh
         return gradient
 
 

@@ -23,25 +23,38 @@ class Plain(NamedTuple):
             the ``first`` on to that by their inputs.
         slopes: ``(layer, parameters, kept, gradient, wanted) -> gradients`` by the parameters, or None.
         fits: whether this holds for a layer as it is set.
+        over: ``x -> output``, the way forward where ``x`` may be overwritten, if that is known; the output is kept.
+        back_over: ``(kept, first, gradient) -> gradient``, likewise, where the gradient may be overwritten.
+        fresh: whether outputs, and gradients on the way back, are new tensors that nothing else needs.
     """
 
     forward: Callable[[Any, Tensors, Tensor], tuple[Tensor, Tensors]]
     back: Callable[[Any, Tensors, Tensors, int, Tensor], Tensor]
     slopes: Callable[[Any, Tensors, Tensors, Tensor, tuple[bool, ...]], Tensors] | None = None
     fits: Callable[[Any], bool] | None = None
+    over: Callable[[Tensor], Tensor] | None = None
+    back_over: Callable[[Tensors, int, Tensor], Tensor] | None = None
+    fresh: bool = False
 
 
-def _unit(function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor, Tensor], Tensor]) -> Plain:
-    """Return a kind of unit by its function, and its derivative as ``(gradient, output) -> gradient``."""
+def _unit(function: Callable[[Tensor], Tensor], over: Callable[[Tensor], Tensor], derivative: Any, *more: Any) -> Plain:
+    """Return a kind of unit by its function, also in place, and its derivative, ``(gradient, output, *more)``."""
 
     def forward(layer: nn.Module, parameters: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
         output = function(x)
         return output, (output,)
 
     def back(layer: nn.Module, parameters: Tensors, kept: Tensors, first: int, gradient: Tensor) -> Tensor:
-        return derivative(gradient, kept[0][first:] if first else kept[0])
+        found: Tensor = derivative.default(gradient, kept[0][first:] if first else kept[0], *more)
+        return found
 
-    return Plain(forward, back)
+    def back_over(kept: Tensors, first: int, gradient: Tensor) -> Tensor:
+        found: Tensor = derivative.grad_input(
+            gradient, kept[0][first:] if first else kept[0], *more, grad_input=gradient
+        )
+        return found
+
+    return Plain(forward, back, over=over, back_over=back_over)
 
 
 def _linear(layer: nn.Linear, parameters: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
@@ -115,16 +128,17 @@ def _window(layer: nn.MaxPool2d) -> tuple[Any, ...]:
 
 
 PLAIN: dict[type[nn.Module], Plain] = {
-    nn.Linear: Plain(_linear, _linear_back, _linear_slopes),
+    nn.Linear: Plain(_linear, _linear_back, _linear_slopes, fresh=True),
     nn.Flatten: Plain(_flat, _flat_back, fits=lambda layer: layer.start_dim == 1 and layer.end_dim == -1),
-    nn.ReLU: _unit(torch.relu, lambda gradient, output: aten.threshold_backward.default(gradient, output, 0)),
-    nn.Sigmoid: _unit(torch.sigmoid, aten.sigmoid_backward.default),
-    nn.Tanh: _unit(torch.tanh, aten.tanh_backward.default),
+    nn.ReLU: _unit(torch.relu, torch.relu_, aten.threshold_backward, 0),
+    nn.Sigmoid: _unit(torch.sigmoid, torch.sigmoid_, aten.sigmoid_backward),
+    nn.Tanh: _unit(torch.tanh, torch.tanh_, aten.tanh_backward),
     nn.Conv2d: Plain(
         _convolved,
         _convolved_back,
         _convolved_slopes,
-        lambda layer: layer.padding_mode == "zeros" and not isinstance(layer.padding, str),
+        fits=lambda layer: layer.padding_mode == "zeros" and not isinstance(layer.padding, str),
+        fresh=True,
     ),
-    nn.MaxPool2d: Plain(_pooled, _pooled_back, fits=lambda layer: not layer.return_indices),
+    nn.MaxPool2d: Plain(_pooled, _pooled_back, fits=lambda layer: not layer.return_indices, fresh=True),
 }

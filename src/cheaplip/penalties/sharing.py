@@ -143,7 +143,10 @@ def _pull_back(
             gradients[left:right] = kind.slopes(layer, own, tensors, gradient, wanted[left:right])
             if not any(wanted[:left]):
                 break
-        gradient = kind.back(layer, own, tensors, 0, gradient)
+        if kind.back_over is not None:
+            gradient = kind.back_over(tensors, 0, gradient)
+        else:
+            gradient = kind.back(layer, own, tensors, 0, gradient)
     return gradients
 
 
