@@ -17,6 +17,20 @@ Layer: TypeAlias = "tuple[Plain, Any, tuple[Any, ...]]"
 _CHANGES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "forward")
 
 
+def through(layers: tuple[Layer, ...], x: Tensor, kept: list[Tensors]) -> Tensor:
+    """Return the outputs of layers at ``x``, and put what the ways back need of each into ``kept``; for no graph."""
+    fresh = False
+    for kind, layer, parameters in layers:
+        if fresh and kind.over is not None:
+            x = kind.over(x)
+            kept.append((x,))
+        else:
+            x, needed = kind.forward(layer, parameters, x)
+            kept.append(needed)
+        fresh = kind.fresh
+    return x
+
+
 @final
 class Chain:
     """Plain layers one after the other: called without a graph, it keeps what the way back needs.
@@ -52,19 +66,11 @@ class Chain:
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return the outputs at ``points``."""
-        kept, x = self.kept, points if self.ahead is None else torch.cat((self.ahead, points))
-        kept.clear()
-        fresh = False
-        for kind, layer, parameters in self.layers:
-            if fresh and kind.over is not None:
-                x = kind.over(x)
-                kept.append((x,))
-            else:
-                x, needed = kind.forward(layer, parameters, x)
-                kept.append(needed)
-            fresh = kind.fresh
-        self.outputs = x
-        return x[self.first :] if self.first else x
+        self.kept.clear()
+        self.outputs = through(
+            self.layers, points if self.ahead is None else torch.cat((self.ahead, points)), self.kept
+        )
+        return self.outputs[self.first :] if self.first else self.outputs
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Return the gradient by the points of what has the gradient ``cotangent`` by the outputs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any, NamedTuple, final
 
 import torch
@@ -12,7 +11,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from cheaplip.norms import Norm
 from cheaplip.pairs import Measurement
-from cheaplip.pairs.chains import Chain, Layer
+from cheaplip.pairs.chains import Chain, Layer, through
 from cheaplip.pairs.layers import Tensors
 from cheaplip.pairs.steepness import quotient
 
@@ -46,12 +45,10 @@ def shared(chain: Chain, measured: Measurement, p_out: Norm) -> tuple[Tensor, Te
     at, count = measured.steepest, len(measured.values)
     kept = _close_up(chain.kept[head:], chain.first, at, count)
     parameters = [p for _, _, own in layers[head:] for p in own if p is not None]
-    distance = measured.distance[at]
     cotangent = _cotangent(chain.cotangent[at::count], measured)
     outputs = chain.outputs[: chain.first], measured.quotient[at]
-    ride = _Ride(layers[head:], tuple(map(len, kept)), chain.first, distance, p_out)
-    kept_flat = (tensor for own in kept for tensor in own)
-    logits, steepest = _Shared.apply(ride, outputs, (cotangent, *kept_flat), *parameters)  # type: ignore[no-untyped-call]
+    ride = _Ride(layers[head:], chain.first, measured.distance[at], p_out)
+    logits, steepest = _Shared.apply(ride, outputs, cotangent, kept, *parameters)  # type: ignore[no-untyped-call]
     return logits, steepest
 
 
@@ -89,10 +86,9 @@ def _close_up(kept: list[Tensors], first: int, at: int, count: int) -> list[Tens
 
 @final
 class _Ride(NamedTuple):
-    """What the way back needs beside tensors: how many are kept of each layer, and how the quotient came about."""
+    """The layers from the first with parameters on, the minibatch's size, and how the quotient came about."""
 
     layers: tuple[Layer, ...]
-    kept: tuple[int, ...]
     batch: int
     distance: Tensor
     p_out: Norm
@@ -104,39 +100,45 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, ride: _Ride, outputs: tuple[Tensor, ...], kept: tuple[Tensor, ...], *parameters: Tensor
-    ) -> tuple[Tensor, ...]:
+        ctx: Any,
+        ride: _Ride,
+        outputs: tuple[Tensor, Tensor],
+        cotangent: Tensor,
+        kept: list[Tensors],
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """Return outputs and quotient, which are known, as the parameters' doing."""
-        ctx.ride = ride
-        ctx.save_for_backward(*kept, *parameters)
+        ctx.ride, ctx.kept = ride, kept
+        ctx.save_for_backward(cotangent, kept[0][0] if kept else outputs[0], *parameters)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, by_logits: Tensor, by_quotient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients by the parameters, in the order of the layers."""
         ride: _Ride = ctx.ride
-        cotangent, *saved = ctx.saved_tensors
-        tensors = iter(saved)
-        kept = [tuple(islice(tensors, count)) for count in ride.kept]
-        parameters = [tuple(None if p is None else next(tensors) for p in own) for _, _, own in ride.layers]
+        cotangent, x, *saved = ctx.saved_tensors
+        given = iter(saved)
+        layers = tuple(
+            (kind, layer, tuple(None if p is None else next(given) for p in own)) for kind, layer, own in ride.layers
+        )
         if torch.is_grad_enabled():
-            gradients = _differentiably(ride, kept[0][0], parameters, (by_logits, by_quotient))
+            gradients = _differentiably(ride, layers, x, (by_logits, by_quotient))
         else:
+            if not ctx.kept:  # a second backward
+                through(layers, x, ctx.kept)
             gradient = torch.cat((by_logits, cotangent * by_quotient))
-            gradients = _pull_back(ride.layers, kept, parameters, gradient, ctx.needs_input_grad[3:])
-        return (None, None, None, *gradients)
+            gradients = _pull_back(layers, ctx.kept, gradient, ctx.needs_input_grad[4:])
+        return (None, None, None, None, *gradients)
 
 
 def _pull_back(
-    layers: tuple[Layer, ...],
-    kept: list[Tensors],
-    parameters: list[Tensors],
-    gradient: Tensor,
-    wanted: tuple[bool, ...],
+    layers: tuple[Layer, ...], kept: list[Tensors], gradient: Tensor, wanted: tuple[bool, ...]
 ) -> Iterable[Tensor | None]:
+    """Return the gradients by the parameters; what is ``kept`` is let go layer by layer, as autograd does it."""
     gradients: list[Tensor | None] = [None] * len(wanted)
     left = len(wanted)
-    for (kind, layer, _), tensors, own in zip(reversed(layers), reversed(kept), reversed(parameters), strict=True):
+    for kind, layer, own in reversed(layers):
+        tensors = kept.pop()
         if kind.slopes is not None:
             right = left
             left -= sum(p is not None for p in own)
@@ -147,18 +149,19 @@ def _pull_back(
             gradient = kind.back_over(tensors, 0, gradient)
         else:
             gradient = kind.back(layer, own, tensors, 0, gradient)
+    kept.clear()
     return gradients
 
 
 def _differentiably(
-    ride: _Ride, x: Tensor, parameters: list[Tensors], gradients: tuple[Tensor, Tensor]
+    ride: _Ride, layers: tuple[Layer, ...], x: Tensor, gradients: tuple[Tensor, Tensor]
 ) -> Iterable[Tensor | None]:
     """Return the same by autograd, for those who want derivatives of it."""
-    for (kind, layer, _), own in zip(ride.layers, parameters, strict=True):
+    for kind, layer, own in layers:
         x, _ = kind.forward(layer, own, x)
     logits, output_u, output_v = torch.split(x, [ride.batch, 1, 1])
     steepest = quotient(output_u, output_v, ride.distance, ride.p_out).squeeze(0)
-    flat = [p for own in parameters for p in own if p is not None]
-    wanted = [p for p in flat if p.requires_grad]
+    parameters = [p for _, _, own in layers for p in own if p is not None]
+    wanted = [p for p in parameters if p.requires_grad]
     found = iter(torch.autograd.grad((logits, steepest), wanted, gradients, create_graph=True, allow_unused=True))
-    return tuple(next(found) if p.requires_grad else None for p in flat)
+    return tuple(next(found) if p.requires_grad else None for p in parameters)
