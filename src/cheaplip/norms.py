@@ -17,6 +17,7 @@ Norm: TypeAlias = "float | str | Callable[[Tensor], Tensor]"
 Bound: TypeAlias = "float | Sequence[float] | Tensor"
 Box: TypeAlias = "tuple[Bound, Bound]"
 
+_REST = [tuple(range(1, dimensions)) for dimensions in range(5)]
 _DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
 
 
@@ -81,13 +82,13 @@ def vector_norm(x: Tensor, p: Norm = 2) -> Tensor:
         >>> vector_norm(torch.tensor([[3.0, 4.0]]), p=1)
         tensor([7.])
     """
-    if type(p) is not float or p not in _DUAL:
-        p = check_norm(p)
+    if type(p) is float and p in _DUAL and type(x) is Tensor and x.is_floating_point() and 1 < x.dim() < 5:
+        return torch.linalg.vector_norm(x, p, _REST[x.dim()])  # type: ignore[no-any-return]
+    p = check_norm(p)
     _check_samples(x)
     if not callable(p):
         x = x if x.dim() > 1 else x.unsqueeze(1)
-        norms: Tensor = torch.linalg.vector_norm(x, p, tuple(range(1, x.dim())))
-        return norms
+        return torch.linalg.vector_norm(x, p, tuple(range(1, x.dim())))  # type: ignore[no-any-return]
     value = p(x)
     if value.shape != x.shape[:1]:
         raise ValueError(
@@ -230,9 +231,8 @@ def box_tensors(box: Box, like: Tensor) -> tuple[Tensor, Tensor]:
         low_value, high_value = box
         low, high = (torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (low_value, high_value))
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"box must be a pair (low, high) of numbers, or of one number per channel; got {box!r}"
-        ) from None
+        wanted = "box must be a pair (low, high) of numbers, or of one number per channel"
+        raise ValueError(f"{wanted}; got {box!r}") from None
     low, high = _per_channel(low, like), _per_channel(high, like)
     if not bool((low < high).all()):
         raise ValueError(f"box must have low < high in every channel; got {box!r}")
