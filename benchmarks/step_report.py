@@ -16,9 +16,9 @@ interruption. Of CLIP a round times as many steps as its work takes to repeat: s
 move.
 `floor` is the ratio of the multiply-adds: for P pairs 1 + 2/B + 4P / ((3 - φ) B), with B the batch and φ the first
 layer's share of the forward; the term in P is halved where pairs move at every second step, and 2 / ((3 - φ) B) less
-where the pairs that move share the minibatch's forward, as in the MLPs. For an adversary of k steps it is
-1 + 2k / (3 - φ); for the 500 pairs, moved as in the code published with the paper (three forwards and a backward for
-the parameters too), it is 1 + 2/B + 10P / ((3 - φ) B).
+where `joint` lets the pairs that move share the minibatch's forward, as in all networks here. For an adversary of k
+steps it is 1 + 2k / (3 - φ); for the 500 pairs, moved as in the code published with the paper (three forwards and a
+backward for the parameters too), it is 1 + 2/B + 10P / ((3 - φ) B).
 Time is not multiply-adds: many small operations make a step dearer than its floor, and so do batches too large for the
 cache; batches larger than B that fit run more efficiently than a plain step, and can come out below it.
 `peak MB` is the most that torch's allocator had handed out at a time over three steps: weights, gradients, momentum,

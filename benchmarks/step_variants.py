@@ -71,9 +71,9 @@ class Workload:
         """φ, the first layer's share of the multiply-adds of a forward."""
         return self.operations[0] / sum(self.operations)
 
-    def floor(self, pairs: int, every: int = 1) -> float:
+    def floor(self, pairs: int, every: int = 1, *, shared: bool = True) -> float:
         """Return the least cost of a step with the penalty, in plain steps, see :func:`clip_floor`."""
-        shared = chain_of(self.model) is not None
+        shared = shared and chain_of(self.model) is not None
         return clip_floor(self.batch, pairs, self.share, every, shared=shared)
 
     def pairs(self, count: int) -> tuple[Tensor, Tensor]:
@@ -157,7 +157,8 @@ def clip_variants(work: Workload, counts: Iterable[int], names: Iterable[str] = 
 
             return work.step(separate if name == "penalty" else joint)
 
-        return Variant(name, count, work.floor(count, every), build, every * RENEWAL)
+        floor = work.floor(count, every, shared=name != "penalty")
+        return Variant(name, count, floor, build, every * RENEWAL)
 
     return [make(name, count) for count in counts for name in names]
 

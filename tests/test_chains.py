@@ -190,6 +190,21 @@ def with_special_weight() -> nn.Sequential:
     return net
 
 
+def with_another_parameter() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(3, 3))
+    net[0].register_parameter("scale", nn.Parameter(torch.ones(3)))
+    return net
+
+
+def with_parameters_in_another_order() -> nn.Sequential:
+    """As after taking the weight away and giving it back."""
+    net = nn.Sequential(nn.Linear(3, 3))
+    weight = net[0].weight
+    del net[0].weight
+    net[0].register_parameter("weight", weight)  # type: ignore[arg-type]
+    return net
+
+
 OTHERS: dict[str, Callable[[], object]] = {
     "a function": lambda: torch.square,
     "a subclass of Linear": lambda: nn.Sequential(Doubled(3, 3)),
@@ -199,6 +214,8 @@ OTHERS: dict[str, Callable[[], object]] = {
     "another forward": with_own_forward,
     "a parametrised layer": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
     "an unknown layer": lambda: nn.Sequential(nn.Linear(3, 3), nn.Dropout()),
+    "another parameter": with_another_parameter,
+    "parameters in another order": with_parameters_in_another_order,
     "a convolution with borders": lambda: nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect")),
     "a convolution padded by a word": lambda: nn.Sequential(nn.Conv2d(1, 1, 3, padding="same")),
     "a pool that returns indices": lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)),

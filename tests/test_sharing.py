@@ -79,11 +79,8 @@ def test_steps_equal_those_of_the_same_function(data: st.DataObject, batch: int,
 
 
 def test_one_forward_serves_minibatch_and_pairs(counted: list[int]) -> None:
-    net, penalty = mlp(4, 6, 3), make()
-    penalty.joint(net, rand(7, 4))
+    make().joint(mlp(4, 6, 3), rand(7, 4))
     assert counted == [7 + 2 * 5]
-    penalty(net)  # the pairs alone: measured once, with no second forward of the steepest
-    assert counted == [17, 10]
 
 
 def test_pairs_share_the_forward_at_an_adversarys_points(counted: list[int]) -> None:
@@ -152,6 +149,16 @@ def test_the_graph_can_be_used_twice_and_late() -> None:
     for _ in range(2):
         assert_all_close(gradients(reg, net), gradients(0.3 * largest, net))
         assert_all_close(gradients(logits.square().sum(), net), gradients(net(x).square().sum(), net))
+
+
+@pytest.mark.parametrize("last", [nn.Sigmoid(), nn.Flatten(), nn.Linear(3, 3)], ids=["unit", "flatten", "linear"])
+def test_what_is_done_with_the_outputs_values_does_not_change_gradients(last: nn.Module) -> None:
+    net, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), last).double(), rand(7, 4)
+    logits, reg = make().joint(net, x)
+    wanted = gradients(logits.square().sum() + reg, net)
+    loss = logits.mul(logits.detach().clone()).sum() + reg
+    logits.detach().zero_()
+    assert_all_close(gradients(2 * loss - reg, net), wanted)
 
 
 def test_weights_changed_before_the_backward_are_noticed() -> None:

@@ -103,12 +103,17 @@ def chain_of(function: Model) -> Chain | None:
         if kind is None or _is_changed(layer) or not (kind.fits is None or kind.fits(layer)):
             return None
         # Past nn.Module.__getattr__, which takes as long as a small kernel.
-        parameters = tuple(layer._parameters.values())
-        for parameter in parameters:
-            if type(parameter) is not nn.Parameter and not (parameter is None and parameter is not parameters[0]):
-                return None
+        named: dict[str, Any] = layer.__dict__["_parameters"]
+        parameters = tuple(named.values())
+        if tuple(named) != kind.names or not all(map(_is_plain, parameters)):
+            return None
         layers.append((kind, layer, parameters))
     return Chain(function, tuple(layers))
+
+
+def _is_plain(parameter: Any) -> bool:
+    """Tell whether this is a parameter like any other, or the bias of a layer without one."""
+    return parameter is None or type(parameter) is nn.Parameter
 
 
 def _is_changed(layer: Any) -> bool:

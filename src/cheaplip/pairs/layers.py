@@ -26,6 +26,7 @@ class Plain(NamedTuple):
         over: ``x -> output``, the way forward where ``x`` may be overwritten, if that is known; the output is kept.
         back_over: ``(kept, first, gradient) -> gradient``, likewise, where the gradient may be overwritten.
         fresh: whether outputs, and gradients on the way back, are new tensors that nothing else needs.
+        names: of the parameters, in their order.
     """
 
     forward: Callable[[Any, Tensors, Tensor], tuple[Tensor, Tensors]]
@@ -35,6 +36,7 @@ class Plain(NamedTuple):
     over: Callable[[Tensor], Tensor] | None = None
     back_over: Callable[[Tensors, int, Tensor], Tensor] | None = None
     fresh: bool = False
+    names: tuple[str, ...] = ()
 
 
 def _unit(function: Callable[[Tensor], Tensor], over: Callable[[Tensor], Tensor], derivative: Any, *more: Any) -> Plain:
@@ -128,7 +130,7 @@ def _window(layer: nn.MaxPool2d) -> tuple[Any, ...]:
 
 
 PLAIN: dict[type[nn.Module], Plain] = {
-    nn.Linear: Plain(_linear, _linear_back, _linear_slopes, fresh=True),
+    nn.Linear: Plain(_linear, _linear_back, _linear_slopes, fresh=True, names=("weight", "bias")),
     nn.Flatten: Plain(_flat, _flat_back, fits=lambda layer: layer.start_dim == 1 and layer.end_dim == -1),
     nn.ReLU: _unit(torch.relu, torch.relu_, aten.threshold_backward, 0),
     nn.Sigmoid: _unit(torch.sigmoid, torch.sigmoid_, aten.sigmoid_backward),
@@ -139,6 +141,7 @@ PLAIN: dict[type[nn.Module], Plain] = {
         _convolved_slopes,
         fits=lambda layer: layer.padding_mode == "zeros" and not isinstance(layer.padding, str),
         fresh=True,
+        names=("weight", "bias"),
     ),
     nn.MaxPool2d: Plain(_pooled, _pooled_back, fits=lambda layer: not layer.return_indices, fresh=True),
 }

@@ -136,9 +136,6 @@ class LipschitzPenalty(nn.Module):
         Raises:
             ValueError: if pairs do not fit the model, or its outputs at all pairs are NaN or infinite.
         """
-        chain = self._chain(model)
-        if chain is not None:
-            return self._together(chain)[1]
         inner, used, apart = look_at(model, modules)
         with frozen(used) if apart else nullcontext():
             points, distance = self._take(inner, None, None)
@@ -198,7 +195,7 @@ class LipschitzPenalty(nn.Module):
         return chain_of(within(model)) if alike else None
 
     def _together(self, chain: Chain) -> tuple[Tensor, Tensor]:
-        """Return the outputs at what stands ahead of the pairs, and the penalty, of one forward; the pairs move."""
+        """Return the outputs at the minibatch ahead of the pairs, and the penalty, of one forward; the pairs move."""
         measured = self.pairs.climb(chain.model, self.steps, last=chain)
         logits, steepest = shared(chain, measured, self.pairs.p_out)
         penalty = self._weigh(steepest)

@@ -46,10 +46,12 @@ def shared(chain: Chain, measured: Measurement, p_out: Norm) -> tuple[Tensor, Te
     kept = _close_up(chain.kept[head:], chain.first, at, count)
     parameters = [p for _, _, own in layers[head:] for p in own if p is not None]
     cotangent = _cotangent(chain.cotangent[at::count], measured)
-    outputs = chain.outputs[: chain.first], measured.quotient[at]
+    logits, quotient = chain.outputs[: chain.first], measured.quotient[at]
+    if not (layers and layers[-1][0].fresh):
+        logits = logits.clone()  # what is kept is nobody else's to change
     ride = _Ride(layers[head:], chain.first, measured.distance[at], p_out)
-    logits, steepest = _Shared.apply(ride, outputs, cotangent, kept, *parameters)  # type: ignore[no-untyped-call]
-    return logits, steepest
+    shared: tuple[Tensor, Tensor] = _Shared.apply(ride, (logits, quotient), cotangent, kept, *parameters)  # type: ignore[no-untyped-call]
+    return shared
 
 
 def is_constant(x: Tensor) -> bool:
@@ -69,8 +71,6 @@ def _cotangent(rows: Tensor, measured: Measurement) -> Tensor:
 
 def _close_up(kept: list[Tensors], first: int, at: int, count: int) -> list[Tensors]:
     """Return what was kept of the minibatch and, right behind it, of one pair, in the place of the first pair."""
-    if not first:  # the first of them are the pairs themselves
-        return [tuple(tensor[at::count].clone() for tensor in own) for own in kept]
     done = set()
 
     def closed(tensor: Tensor) -> Tensor:
