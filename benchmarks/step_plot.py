@@ -52,7 +52,7 @@ def _fill(panel: Axes, entry: dict[str, Any]) -> None:
         )
         if name == "joint":
             floors = [row["floor"] for row in mine]
-            panel.plot([row["pairs"] for row in mine], floors, "k--", label="floor of penalty and joint")
+            panel.plot([row["pairs"] for row in mine], floors, "k--", label="floor of joint")
     beyond = []
     for row in rows:
         median = row["ratio"]["median"]
