@@ -78,7 +78,7 @@ def _version(row: Mapping[str, Any]) -> Row:
 
 
 def _growth(grown: Mapping[str, Any]) -> Table:
-    """Tabulate one line per value that grows, one column per version, and the floor of penalty and joint."""
+    """Tabulate one line per value that grows, one column per version, and the floor of joint."""
     against, entries = grown["against"], grown["entries"]
     if against == "pairs":
         entries = [_with_rows(entries[0], count) for count in sorted({row["pairs"] for row in entries[0]["rows"]})]

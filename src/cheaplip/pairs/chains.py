@@ -54,11 +54,13 @@ class Chain:
         torch.Size([4, 3])
     """
 
+    outputs: Tensor
+    cotangent: Tensor
+
     def __init__(self, model: nn.Module, layers: tuple[Layer, ...], ahead: Tensor | None = None) -> None:
         self.model, self.layers, self.ahead = model, layers, ahead
         self.first = 0 if ahead is None else ahead.shape[0]
         self.kept: list[Tensors] = []
-        self.outputs = self.cotangent = torch.empty(0)
 
     def behind(self, x: Tensor) -> Chain:
         """Return the chain at points that stand behind the samples ``x``."""

@@ -15,7 +15,7 @@ from cheaplip.pairs.chains import Chain, Layer, through
 from cheaplip.pairs.layers import Tensors
 from cheaplip.pairs.steepness import quotient
 
-# The smallest number by which to divide in one go.
+# Between these, a number and its inverse, one may divide in one go; beyond, float32 would round to zero or infinity.
 SAFE = 1e-30
 
 
@@ -50,8 +50,8 @@ def shared(chain: Chain, measured: Measurement, p_out: Norm) -> tuple[Tensor, Te
     if not (layers and layers[-1][0].fresh):
         logits = logits.clone()  # what is kept is nobody else's to change
     ride = _Ride(layers[head:], chain.first, measured.distance[at], p_out)
-    shared: tuple[Tensor, Tensor] = _Shared.apply(ride, (logits, quotient), cotangent, kept, *parameters)  # type: ignore[no-untyped-call]
-    return shared
+    both: tuple[Tensor, Tensor] = _Shared.apply(ride, (logits, quotient), cotangent, kept, *parameters)  # type: ignore[no-untyped-call]
+    return both
 
 
 def is_constant(x: Tensor) -> bool:
@@ -64,9 +64,10 @@ def _cotangent(rows: Tensor, measured: Measurement) -> Tensor:
     quotient, distance = measured.values[measured.steepest], measured.distances[measured.steepest]
     if quotient == 0:
         return torch.zeros_like(rows)
+    # In Euclidean norms the outputs' change itself was pulled back, in others a direction of length one.
     size = quotient * distance if measured.ascent is not None and len(measured.ascent.divisor) == 2 else 1.0
-    # Once where that is safe: an operation is felt.
-    return rows / (size * distance) if size * distance > SAFE else rows / size / distance
+    divisor = size * distance
+    return rows / divisor if SAFE < divisor < 1 / SAFE else rows / size / distance  # an operation is felt
 
 
 def _close_up(kept: list[Tensors], first: int, at: int, count: int) -> list[Tensors]:
