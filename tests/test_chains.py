@@ -235,3 +235,12 @@ def test_a_hook_on_all_modules_is_respected() -> None:
     with global_hook():
         assert chain_of(net) is None
     assert chain_of(net) is not None
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, nn.Sequential])
+def test_a_class_that_was_patched_is_respected(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    net, forward = nn.Sequential(nn.Linear(3, 3)), kind.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "forward", lambda self, x: 2 * forward(self, x))
+        assert chain_of(net) is None
+    assert chain_of(net) is not None

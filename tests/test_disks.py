@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
@@ -22,7 +23,7 @@ import cheaplip as cl
 from cheaplip.cli import main
 from cheaplip.data import load
 from cheaplip.experiments import figure1, stages
-from cheaplip.files import alone, whole
+from cheaplip.files import alone, changing, whole
 from cheaplip.runs import attacking, finished, pipeline, read_result
 from cheaplip.training.checkpoint import FILE, METRICS
 
@@ -235,6 +236,34 @@ def test_bounds_found_while_attacks_ran_stay(
     found = read_result(run)
     assert found["seconds"]["bounds"] > 0
     assert [entry["attack"] for entry in found["robust"]] == ["noise"]
+
+
+def test_several_may_write_one_file_at_once(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        with whole(tmp_path / "x.txt") as temporary:
+            temporary.write_text(str(number))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(200)))
+    assert int((tmp_path / "x.txt").read_text()) in range(200)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps nobody out")
+def test_no_change_of_a_file_by_several_at_once_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "count"
+    file.write_text("0")
+
+    def count(_: int) -> None:
+        with changing(file):
+            known = int(file.read_text())
+            with whole(file) as temporary:
+                temporary.write_text(str(known + 1))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(count, range(100)))
+    assert file.read_text() == "100"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_two_commands_do_not_attack_in_one_folder(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

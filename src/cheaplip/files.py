@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -73,8 +73,11 @@ def whole(path: str | Path, *, make: bool = True) -> Iterator[Path]:
 
 def _new(path: Path) -> tuple[int, Path]:
     """Make a temporary file, and lock it as long as it is open, to tell it from one that a killed process left."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    _lock(handle)
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        if not _lock(handle, wait=True) or os.fstat(handle).st_nlink:
+            break
+        os.close(handle)  # it looked stale to somebody before it was locked
     mask = os.umask(0)
     os.umask(mask)
     Path(name).chmod(0o666 & ~mask)  # mkstemp's own mode would hide the file from everybody else
@@ -129,12 +132,39 @@ def alone(folder: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _lock(handle: int) -> bool | None:
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Keep a file from others who change it likewise, from reading it until it is written anew by :func:`whole`.
+
+    Who comes second waits, so the block should be short. Nobody is kept out where the file is missing, or the disk or
+    the system knows no locks.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     file = Path(name) / "count"
+        ...     _ = file.write_text("1")
+        ...     with changing(file), whole(file) as temporary:
+        ...         _ = temporary.write_text(str(int(file.read_text()) + 1))
+        ...     file.read_text()
+        '2'
+    """
+    with ExitStack() as held:
+        with suppress(OSError):
+            while sys.platform != "win32":  # there nobody renames onto a file that is open
+                handle = os.open(path, os.O_RDONLY)
+                held.callback(os.close, handle)
+                # Whoever held the lock may have put another file in this one's place meanwhile.
+                if _lock(handle, wait=True) is None or os.path.samestat(os.fstat(handle), path.stat()):
+                    break
+        yield
+
+
+def _lock(handle: int, *, wait: bool = False) -> bool | None:
     """Lock an open file or folder; False where another process holds it, None where the disk knows no locks."""
     if sys.platform == "win32":
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from cheaplip.modes import Model
-from cheaplip.pairs.layers import PLAIN, Plain, Tensors
+from cheaplip.pairs.layers import FORWARD, PLAIN, Plain, Tensors
 
 # A layer: its kind, itself, and its parameters: None for a bias that it has not.
 Layer: TypeAlias = "tuple[Plain, Any, tuple[Any, ...]]"
@@ -119,6 +119,6 @@ def _is_plain(parameter: Any) -> bool:
 
 
 def _is_changed(layer: Any) -> bool:
-    """Tell whether a module does more than its class says: by hooks, or a forward of its own."""
-    own: dict[str, Any] = layer.__dict__
-    return any(map(own.get, _CHANGES))
+    """Tell whether a module does not what its class does: by hooks, or another forward of its own or of its class."""
+    kind, own = type(layer), layer.__dict__
+    return kind.forward is not FORWARD[kind] or any(map(own.get, _CHANGES))

@@ -145,3 +145,5 @@ PLAIN: dict[type[nn.Module], Plain] = {
     ),
     nn.MaxPool2d: Plain(_pooled, _pooled_back, fits=lambda layer: not layer.return_indices, fresh=True),
 }
+# A class of torch may be patched as a whole; what is written out here is its own way forward.
+FORWARD: dict[type[nn.Module], Any] = {kind: vars(kind)["forward"] for kind in (*PLAIN, nn.Sequential)}

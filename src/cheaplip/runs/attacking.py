@@ -17,9 +17,9 @@ from cheaplip.attacks import Attack, suite
 from cheaplip.data import Data
 from cheaplip.data import load as load_data
 from cheaplip.evaluation import Results, evaluate
-from cheaplip.files import alone
+from cheaplip.files import alone, changing
 from cheaplip.models import check_fits
-from cheaplip.runs.folder import WEIGHTS, digest, load, read_config, read_result, versions, write_result
+from cheaplip.runs.folder import RESULT, WEIGHTS, digest, load, read_config, read_result, versions, write_result
 from cheaplip.runs.parts import device_of, shows
 from cheaplip.runs.patching import patch_of
 from cheaplip.runs.robustness import draw_attacked, draw_curves
@@ -100,8 +100,9 @@ def evaluate_run(
         draw_curves(folder, _joined(read_result(folder), found, seconds), store.samples)
         draw_attacked(folder, model, data, chosen, found, seed)
         # Read again, as `cheaplip bounds` may have added to it; written last: who finds results finds the pictures too.
-        result = _joined(read_result(folder), found, seconds)
-        write_result(folder, result)
+        with changing(folder / RESULT):
+            result = _joined(read_result(folder), found, seconds)
+            write_result(folder, result)
     return result
 
 

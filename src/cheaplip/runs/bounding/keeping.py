@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cheaplip.files import changing
 from cheaplip.lipschitz import Bound
 from cheaplip.runs.folder import RESULT, read_result, write_result
 
@@ -38,26 +39,34 @@ def keep(folder: Path, below: Bound, above: Bound | None, p: float, box: Any, se
     Raises:
         ValueError: if ``result.json`` is damaged.
     """
-    result = read_result(folder)
     entry: dict[str, Any] = {"lower": below.value, "method": below.method, "domain": below.domain}
     entry |= {"p_in": f"{p:g}", "p_out": f"{p:g}"} | ({} if box is None else {"box": list(box)})
     if above is not None and math.isfinite(above.value):
         entry |= {"upper": above.value, "upper_method": above.method}
-    known = dict(result.get("lipschitz", {}))
+    with changing(folder / RESULT):
+        result = read_result(folder)
+        result["lipschitz"], better = _joined(result.get("lipschitz", {}), entry)
+        taken = result.get("seconds", {})
+        result["seconds"] = taken | {"bounds": taken.get("bounds", 0.0) + seconds}
+        write_result(folder, result)
+    return [
+        f"{RESULT} keeps its better {which} bound {known_value:.6g} ({method})" for which, known_value, method in better
+    ]
+
+
+def _joined(
+    lipschitz: Mapping[str, Any], entry: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[tuple[str, float, str]]]:
+    """Return what is known with an entry more, and the bounds known that were better than its own."""
+    known = dict(lipschitz)
     others = known.pop("others", [])
-    if _key(entry) == (_key(known) if known else _key(entry | {"domain": "all", "box": None})):
+    if _key(entry) == (_key(known) if known else _key({**entry, "domain": "all", "box": None})):
         known, better = merged(known, entry)
     else:
         old: Mapping[str, Any] = next((other for other in others if _key(other) == _key(entry)), {})
         new, better = merged(old, entry)
         others = [new if other is old else other for other in others] + ([] if old else [new])
-    result["lipschitz"] = known | ({"others": others} if others else {})
-    taken = result.get("seconds", {})
-    result["seconds"] = taken | {"bounds": taken.get("bounds", 0.0) + seconds}
-    write_result(folder, result)
-    return [
-        f"{RESULT} keeps its better {which} bound {known_value:.6g} ({method})" for which, known_value, method in better
-    ]
+    return known | ({"others": others} if others else {}), better
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, float, str]]]:
