@@ -42,6 +42,9 @@ KINDS = pytest.mark.parametrize("kind", ["number", "tensor"])
         ("loss", 0.95, "additive", 0.75),
         ("loss", 0.85, "multiplicative", 1.25),
         ("loss", 0.95, "multiplicative", 0.8),
+        ("value", 0.95, "additive", 1.25),  # too steep
+        ("value", 0.85, "additive", 0.75),
+        ("value", 95.0, "multiplicative", 1.25),
     ],
 )
 def test_one_step_follows_the_rule(kind: str, measure: str, value: float, rule: str, wanted: float) -> None:
@@ -84,7 +87,7 @@ def test_warmup_lets_calls_pass(kind: str) -> None:
 @given(
     values=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20),
     rule=st.sampled_from(["additive", "multiplicative"]),
-    measure=st.sampled_from(["accuracy", "loss"]),
+    measure=st.sampled_from(["accuracy", "loss", "value"]),
     floor=st.floats(1e-3, 0.5),
     above=st.floats(0.0, 2.0),
 )
@@ -97,7 +100,7 @@ def test_weight_rises_just_where_the_target_is_beaten_and_never_falls_below_its_
         before = float(penalty.weight)
         control.step(value)
         after = float(penalty.weight)
-        beaten = value > 0.5 if measure == "accuracy" else value < 0.5
+        beaten = value < 0.5 if measure == "loss" else value > 0.5
         assert (after > before) == beaten
         assert after >= floor
 
@@ -132,13 +135,14 @@ def test_unknown_or_missing_keys_of_a_state_are_refused(state: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"measure": "error"}, 'measure must be "accuracy" or "loss"'),
+        ({"measure": "error"}, 'measure must be "accuracy", "loss" or "value"'),
         ({"rule": "adaptive"}, 'rule must be "additive" or "multiplicative"'),
         ({"target": 95}, "between 0 and 1, as a fraction; got 95"),
         ({"target": 0.0}, "between 0 and 1"),
         ({"target": math.nan}, "between 0 and 1"),
         ({"target": 0.0, "measure": "loss"}, "finite loss above 0"),
         ({"target": math.inf, "measure": "loss"}, "finite loss above 0"),
+        ({"target": 0.0, "measure": "value"}, "finite value above 0"),
         ({"step": 0.0}, "step must be a finite number above 0"),
         ({"step": -0.1}, "step must be a finite number above 0"),
         ({"step": math.nan}, "step must be a finite number above 0"),
@@ -166,7 +170,9 @@ def test_penalty_without_a_weight_is_refused(penalty: Any) -> None:
         Discrepancy(penalty, target=0.9, step=0.1)
 
 
-@pytest.mark.parametrize(("measure", "value"), [("accuracy", math.nan), ("accuracy", 95.0), ("loss", math.nan)])
+@pytest.mark.parametrize(
+    ("measure", "value"), [("accuracy", math.nan), ("accuracy", 95.0), ("loss", math.nan), ("value", math.nan)]
+)
 def test_number_that_is_no_accuracy_or_loss_is_refused_and_moves_nothing(measure: str, value: float) -> None:
     penalty = Weight(1.0)
     with pytest.raises(ValueError, match=rf"{measure}.* got {value}"):

@@ -125,6 +125,18 @@ def test_factory_may_return_data_that_is_split_already() -> None:
         load("test_data_user:ready", lipschitz=3)
 
 
+def image_values() -> Any:
+    clean = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    return (0.5 * clean, clean), (0.5 * clean[:5], clean[:5])
+
+
+def test_values_may_be_images() -> None:
+    data = load("test_data_user:image_values")
+    assert data.classes is None
+    assert data.train.y.shape == (16, 1, 6, 6)
+    assert torch.equal(data.train.y, 2 * data.train.x)
+
+
 def test_factory_with_float_targets_is_a_regression_with_a_column_of_targets() -> None:
     data = load("test_data_user:targets")
     assert (data.classes, data.train.y.shape, data.test.y.shape) == (None, (16, 1), (5, 1))

@@ -92,6 +92,20 @@ def test_control_drives_the_weight_also_between_forward_and_backward(make: Calla
 
 
 @each_penalty
+def test_weight_may_be_set_by_a_number(make: Callable[..., Any]) -> None:
+    penalty = make(weight=0.5)
+    penalty.weight = 2
+    assert penalty.weight.item() == 2.0
+    assert penalty.weight.dtype == torch.float64 or penalty.weight.dtype == torch.float32
+    assert penalty.state_dict()["weight"] == 2.0
+    penalty.weight = torch.tensor(3.0)
+    for wrong in (-1.0, math.nan, None, "heavy"):
+        with pytest.raises((TypeError, ValueError), match=r"weight \(λ\)"):
+            penalty.weight = wrong
+    assert penalty.weight.item() == 3.0
+
+
+@each_penalty
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"weight": w}, r"weight \(λ\)") for w in (-1.0, math.nan, math.inf, "a")]

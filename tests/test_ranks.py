@@ -103,6 +103,15 @@ def test_a_penalty_on_the_minibatch_is_that_of_the_whole_minibatch(found: list[d
         assert distance(process["rivals"]["Jacobian"]["weights"], one["weights"]) < CLOSE
 
 
+@pytest.mark.parametrize("name", ["Jacobian", "ALP", "TRADES"])
+def test_value_of_a_penalty_on_the_minibatch_is_that_of_all(found: list[dict[str, Any]], name: str) -> None:
+    first, second = ([row["value_2"] for row in process["rivals"][name]["rows"]] for process in found)
+    assert first == second
+    if name == "Jacobian":
+        one = worker.fitted(default_fabric(nn.Linear(1, 1)), beside=worker.RIVALS[name]())
+        assert first == pytest.approx([row["value_2"] for row in one["rows"]], rel=1e-6)
+
+
 @pytest.mark.parametrize("accumulate", [2, 3, 100])
 def test_a_minibatch_in_parts_makes_the_same_step(accumulate: int) -> None:
     fabric = default_fabric(nn.Linear(1, 1))

@@ -22,7 +22,7 @@ from cheaplip import runs
 from cheaplip.data import Data, Split, class_words
 from cheaplip.report import adversarial, pictures, steepest, waiting, write_report
 from cheaplip.report.words import SPACE
-from cheaplip.settings import LipschitzSettings, TrainSettings
+from cheaplip.settings import ControlSettings, LipschitzSettings, TrainSettings
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)> $x^2$ {{ 7 * 7 }} &amp;'
 SMALL = TrainSettings(data="digits", model="mlp:64-16-10:relu", epochs=4, lower_every=2)
@@ -235,6 +235,15 @@ def test_regression_leaves_out_what_does_not_apply_and_says_why(tmp_path: Path) 
     for said in ("Clean loss", "target loss 0.01", "attacks are for data with classes", "are no images", "no accuracy"):
         assert said in words
     assert "<img" not in (tmp_path / "r.html").read_text()
+
+
+def test_target_of_a_constant_is_drawn_beside_the_constant(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"target": 3.0, "control": ControlSettings(measure="value"), "epochs": 2}
+    shown = report([trained(tmp_path / "run", **settings)], tmp_path / "r.html")
+    assert "penalty’s value 3" in shown.words
+    charts = shown.words.partition("Settings")[0]
+    assert "a stronger search (lower) target 3 Lower bounds of the true constant" in " ".join(charts.split())
+    assert charts.count("A line across") == 1
 
 
 def flat() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 import cheaplip as cl
 from cheaplip import runs
@@ -154,6 +155,54 @@ def test_regression_reports_losses_and_no_accuracy(tmp_path: Path) -> None:
     assert result["model"] == "mlp:1-64-64-1:relu"
     with pytest.raises(ValueError, match="attacks need data with classes"):
         runs.evaluate_run(folder, ["pgd"])
+
+
+class Denoiser(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.inner(x)
+        return x - residual
+
+
+def noisy_images(seed: int) -> Any:
+    clean, draw = load_data("digits", seed=0).train.x[:200], torch.Generator().manual_seed(seed)
+    noisy = clean + 0.2 * torch.randn(clean.shape, generator=draw)
+    return (noisy[:150], clean[:150]), (noisy[150:], clean[150:])
+
+
+DENOISING: dict[str, Any] = {"data": "test_runs:noisy_images", "model": "test_runs:Denoiser", "batch_size": 20}
+
+
+def test_weight_of_a_denoiser_is_driven_by_its_constant(tmp_path: Path) -> None:
+    control = ControlSettings(measure="value", step=0.02, per="epoch")
+    run = trained(tmp_path / "run", target=0.98, epochs=8, control=control, **DENOISING)
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [(float(row["value"]), float(row["weight"])) for row in csv.DictReader(file)]
+    steep = [value > 0.98 for value, _ in rows[:-1]]  # the last epoch's is told after its row is written
+    assert set(steep) == {True, False}
+    moved = [after - before for (_, before), (_, after) in itertools.pairwise(rows)]
+    assert moved == pytest.approx([0.02 if above else -0.02 for above in steep])
+    result = runs.read_result(run)
+    assert set(result["loss"]) == {"train", "clean"}
+    assert result["lipschitz"]["lower"] < result["lipschitz"]["upper"]
+    assert cl.load(run)(torch.zeros(2, 1, 8, 8)).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": 0.95}, "target must be given for test_runs:noisy_images, which has no classes; got the default"),
+        ({"model": None}, r"model must be given for data with values of shape \(1, 8, 8\), such as pkg.mod:factory"),
+        ({"model": "mlp:64-8-64"}, r"outputs of shape \(64,\), but the data wants \(1, 8, 8\) for each sample"),
+    ],
+)
+def test_denoiser_that_does_not_fit_gets_a_sentence(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        trained(tmp_path / "run", **{"target": 0.1, **DENOISING, **change})
+    assert not (tmp_path / "run").exists()
 
 
 def test_joined_penalties_report_the_weight_of_each(tmp_path: Path) -> None:

@@ -243,6 +243,44 @@ def test_regression_is_controlled_by_its_loss() -> None:
         cl.fit(model, Loader(x, x), control=cl.Discrepancy(penalty, target=0.5, step=0.1), **arguments)
 
 
+def test_control_holds_the_value_of_its_penalty() -> None:
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+
+    def parts() -> tuple[nn.Module, cl.LipschitzPenalty, cl.Discrepancy, torch.optim.Optimizer]:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2))
+        penalty = cl.LipschitzPenalty.from_data(x, weight=0.1, pairs=4, search="power", renew=None)
+        control = cl.Discrepancy(penalty, target=1.5, step=0.1, measure="value", rule="multiplicative", floor=1e-3)
+        return model, penalty, control, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    model, penalty, control, sgd = parts()
+    arguments: dict[str, Any] = {"loss": F.mse_loss, "optimizer": sgd, "epochs": 60, "penalty": penalty}
+    history = cl.fit(model, Loader(x, 3 * x[:, :2]), control=control, progress=False, **arguments)
+    assert max(history.column("value")) > 2.5
+    assert history.column("value")[-1] == pytest.approx(1.5, abs=0.1)
+    by_hand, own, driver, descent = parts()
+    for epoch in range(60):
+        batches = Loader(x, 3 * x[:, :2])
+        batches.set_epoch(epoch)
+        for rows, y in batches:
+            output, term = own.joint(by_hand, rows)
+            descent.zero_grad()
+            torch.autograd.backward(F.mse_loss(output, y) + term)
+            descent.step()
+            driver.step(own.value)
+    assert same_bits(list(by_hand.parameters()), list(model.parameters()))
+    assert torch.equal(own.weight, penalty.weight)
+
+
+def test_control_of_a_value_needs_one() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3))
+    loss = cl.MarginLoss(model, weight=0.1)
+    arguments: dict[str, Any] = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "epochs": 1, "loss": loss}
+    control = cl.Discrepancy(loss, target=1.0, step=0.1, measure="value")
+    with pytest.raises(TypeError, match='measure="value" needs a penalty whose value is a tensor; MarginLoss has none'):
+        cl.fit(model, [(torch.rand(4, 2), torch.arange(4) % 3)], control=control, **arguments)
+
+
 def test_lower_is_recorded_every_so_many_epochs_and_at_the_end() -> None:
     history = Run().fit(epochs=5, lower=lambda _: 2.5, lower_every=2)
     assert [row.get("lower") for row in history] == [None, 2.5, None, 2.5, 2.5]

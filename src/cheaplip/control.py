@@ -19,17 +19,19 @@ class Weighted(Protocol):
 
 @final
 class Discrepancy:
-    """Drives a penalty's weight λ so that training accuracy (or loss) holds a target.
+    """Drives a penalty's weight λ so that training accuracy holds a target; or the loss, or the penalty's own value.
 
-    Where the network does better than the target, λ rises; where it does worse, λ falls. The rule is ``"additive"``
+    Where the network does better than the target, λ rises; where it does worse, λ falls. Where it is the penalty's
+    value that is held, such as Lip(f), λ rises while that is above its target. The rule is ``"additive"``
     (the paper: λ ± step) or ``"multiplicative"`` (λ · (1 + step) or λ / (1 + step), for a λ whose scale is unknown).
     Call :meth:`step` after every minibatch with its accuracy, or after every epoch with the epoch's.
 
     Args:
         penalty: the penalty to drive, or anything else with a ``weight``.
-        target: the accuracy to hold, in (0, 1); or the loss to hold, above 0 (Morozov: the level of the noise).
+        target: the accuracy to hold, in (0, 1); or the loss to hold, above 0 (Morozov: the level of the noise); or the
+            value, above 0.
         step: how much λ changes per call, above 0; dλ in the paper.
-        measure: ``"accuracy"`` or ``"loss"``, what :meth:`step` is given.
+        measure: ``"accuracy"``, ``"loss"`` or ``"value"``, what :meth:`step` is given.
         rule: ``"additive"`` or ``"multiplicative"``.
         warmup: how many calls pass before λ changes.
         floor: λ never falls below it; at least 0, and above 0 for the multiplicative rule, which cannot leave 0.
@@ -46,6 +48,9 @@ class Discrepancy:
         >>> control = Discrepancy(Penalty(), target=0.9, step=0.25)
         >>> control.step(0.95); control.penalty.weight
         1.25
+        >>> constant = Discrepancy(Penalty(), target=1.0, step=0.25, measure="value")  # keep Lip(f) at 1
+        >>> constant.step(3.7); constant.penalty.weight
+        1.25
     """
 
     def __init__(
@@ -61,14 +66,14 @@ class Discrepancy:
     ) -> None:
         if not isinstance(getattr(penalty, "weight", None), (int, float, Tensor)):
             raise TypeError(f"penalty must have a weight, a number or a tensor; got {type(penalty).__name__}")
-        if measure not in ("accuracy", "loss"):
-            raise ValueError(f'measure must be "accuracy" or "loss"; got {measure!r}')
+        if measure not in ("accuracy", "loss", "value"):
+            raise ValueError(f'measure must be "accuracy", "loss" or "value"; got {measure!r}')
         if rule not in ("additive", "multiplicative"):
             raise ValueError(f'rule must be "additive" or "multiplicative"; got {rule!r}')
         if measure == "accuracy" and not (_finite(target) and 0 < target < 1):
             raise ValueError(f"target must be an accuracy between 0 and 1, as a fraction; got {target!r}")
         if not (_finite(target) and target > 0):
-            raise ValueError(f"target must be a finite loss above 0; got {target!r}")
+            raise ValueError(f"target must be a finite {measure} above 0; got {target!r}")
         if not (_finite(step) and step > 0):
             raise ValueError(f"step must be a finite number above 0; got {step!r}")
         if not isinstance(warmup, int) or warmup < 0:
@@ -84,7 +89,8 @@ class Discrepancy:
         """Compare with the target and move λ one step.
 
         Args:
-            value: accuracy (a fraction of 1) or loss, of a minibatch or of an epoch; a tensor may stay on its device.
+            value: accuracy (a fraction of 1) or loss, of a minibatch or of an epoch, or ``penalty.value``; a tensor may
+                stay on its device.
 
         Raises:
             ValueError: if it is not one number, no accuracy between 0 and 1, or NaN.
@@ -108,7 +114,7 @@ class Discrepancy:
         self.calls += 1
         if self.calls <= self.warmup:
             return
-        gap = value - self.target if self.measure == "accuracy" else self.target - value
+        gap = self.target - value if self.measure == "loss" else value - self.target
         weight = self.penalty.weight
         if isinstance(weight, Tensor):
             better = torch.as_tensor(gap, device=weight.device) > 0
@@ -126,7 +132,7 @@ class Discrepancy:
         if self.measure == "accuracy" and not 0 <= value <= 1:
             raise ValueError(f"accuracy must be a fraction between 0 and 1; got {value}: divide percent by 100")
         if math.isnan(value):
-            raise ValueError(f"loss must be a number; got {value}: lower the learning rate or λ")
+            raise ValueError(f"{self.measure} must be a number; got {value}: lower the learning rate or λ")
 
     def _raised(self, weight: Any) -> Any:
         return weight + self.size if self.rule == "additive" else weight * (1 + self.size)

@@ -17,7 +17,8 @@ class Split:
 
     Args:
         x: inputs, float32, shape ``(n, *shape)``.
-        y: class labels, int64, shape ``(n,)``; for regression targets, float32, shape ``(n, k)``.
+        y: class labels, int64, shape ``(n,)``; for a regression its values, float32, shape ``(n, k)`` or, as
+            of images, ``(n, *values)``.
 
     Example:
         >>> len(Split(torch.zeros(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64)))
@@ -117,8 +118,8 @@ def _check_labels(y: Tensor, which: str, samples: int, classes: int | None) -> N
     if not isinstance(y, Tensor) or y.dtype != wanted:
         what = "regression" if classes is None else "classes"
         raise TypeError(f"y of {which} must be a {str(wanted)[6:]} tensor for {what}; got {_kind(y)}")
-    shape = f"({samples}, k)" if classes is None else f"({samples},)"
-    if y.dim() != (2 if classes is None else 1) or len(y) != samples:
+    shape = f"({samples}, k) or more" if classes is None else f"({samples},)"
+    if (y.dim() < 2 if classes is None else y.dim() != 1) or len(y) != samples:
         raise ValueError(f"y of {which} must have the shape {shape}, as x has; got {tuple(y.shape)}")
     if not len(y):
         return

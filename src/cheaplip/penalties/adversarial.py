@@ -12,7 +12,7 @@ from cheaplip.checks import number, whole_number
 from cheaplip.modes import Model
 from cheaplip.norms import norm_gradient, vector_norm
 from cheaplip.penalties.minibatch import beside, gradient_at
-from cheaplip.penalties.weighing import check_power, check_weight
+from cheaplip.penalties.weighing import assign, check_power, check_weight
 
 
 @final
@@ -46,6 +46,9 @@ class AdversarialLipschitzPenalty(nn.Module):
     value: Tensor
 
     needs_batch: ClassVar[bool] = True
+    largest: ClassVar[bool] = True  # what its value is of the minibatch, where others have a mean
+
+    __setattr__ = assign
 
     def __init__(
         self, *, weight: float, distance: float, steps: int = 1, constant: float = 0.0, power: int = 1

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cheaplip.attacks.losses import check_call, check_classes
 from cheaplip.modes import Model
 from cheaplip.penalties.differentiable import BOUNDS, Layer, chain_of, pairwise, spread
-from cheaplip.penalties.weighing import check_power, check_weight
+from cheaplip.penalties.weighing import assign, check_power, check_weight
 
 
 @final
@@ -41,6 +41,8 @@ class UpperBoundPenalty(nn.Module):
 
     weight: Tensor
     value: Tensor
+
+    __setattr__ = assign
 
     def __init__(self, model: nn.Module, *, weight: float, bound: str = "eclipse", power: int = 1) -> None:
         super().__init__()
@@ -87,6 +89,8 @@ class MarginLoss(nn.Module):
 
     weight: Tensor
     calls: Tensor
+
+    __setattr__ = assign
 
     def __init__(self, model: nn.Module, *, weight: float, bound: str = "eclipse", ramp: int = 0) -> None:
         super().__init__()

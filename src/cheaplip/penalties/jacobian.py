@@ -15,7 +15,7 @@ from cheaplip.norms import per_sample, vector_norm
 from cheaplip.pairs.steepness import apply, widen
 from cheaplip.penalties.minibatch import check_minibatch, look_at
 from cheaplip.penalties.ranks import processes
-from cheaplip.penalties.weighing import check_weight
+from cheaplip.penalties.weighing import assign, check_weight
 
 
 @final
@@ -45,6 +45,8 @@ class JacobianPenalty(nn.Module):
     value: Tensor
 
     needs_batch: ClassVar[bool] = True
+
+    __setattr__ = assign
 
     def __init__(self, *, weight: float, projections: int | None = 1) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from cheaplip.checks import whole_number
 from cheaplip.modes import Model, evaluating, unwrap
 from cheaplip.pairs.starts import check_points
-from cheaplip.penalties.weighing import check_power, check_weight
+from cheaplip.penalties.weighing import assign, check_power, check_weight
 
 # Lipschitz constants of elementwise and shape layers. Dropout and BatchNorm are taken as in eval mode.
 _CONSTANTS: dict[type[nn.Module], float] = {
@@ -59,6 +59,8 @@ class LayerProductPenalty(nn.Module):
 
     weight: Tensor
     value: Tensor
+
+    __setattr__ = assign
 
     def __init__(self, model: nn.Module, x: Tensor, *, weight: float, power: int = 1, seed: int = 0) -> None:
         super().__init__()

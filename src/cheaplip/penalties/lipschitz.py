@@ -20,7 +20,7 @@ from cheaplip.penalties.carrier import Adversary, attacked
 from cheaplip.penalties.minibatch import check_fits, look_at
 from cheaplip.penalties.reduction import check_reduce
 from cheaplip.penalties.sharing import is_constant, shared
-from cheaplip.penalties.weighing import check_cap, check_power, check_weight, weighted
+from cheaplip.penalties.weighing import assign, check_cap, check_power, check_weight, weighted
 
 # The lifetime of a pair in moves, chosen by measurement on the selection split: see docs/choices.md.
 LIFETIME = 16
@@ -68,6 +68,8 @@ class LipschitzPenalty(nn.Module):
     value: Tensor
     served: Tensor
     served_distance: Tensor
+
+    __setattr__ = assign
 
     def __init__(
         self,

@@ -23,6 +23,11 @@ def look_at(model: Model, modules: Iterable[nn.Module] | None) -> tuple[Model, t
     return inner, used, runs_in_low_precision(model) or differs_in_training(used)
 
 
+def needs_batch(penalty: Any) -> bool:
+    """Tell whether a penalty is called with the minibatch too, as ``penalty(model, x)``."""
+    return bool(getattr(penalty, "needs_batch", False))
+
+
 def check_minibatch(x: Any) -> None:
     """Raise unless ``x`` is a minibatch of images."""
     if not isinstance(x, Tensor) or not x.is_floating_point():

@@ -149,7 +149,7 @@ def check_gradient(gradient: Any) -> None:
 
 
 def exchange(
-    penalties: Sequence[LipschitzPenalty], mine: Figures, gradient: str = "max"
+    penalties: Sequence[LipschitzPenalty], mine: Figures, gradient: str = "max", others: Sequence[Any] = ()
 ) -> tuple[list[Tensor], Figures]:
     """Tell all processes of this one's step, and return what to multiply its terms by, and the figures of all.
 
@@ -157,6 +157,7 @@ def exchange(
         penalties: whose last call told quotients; their ``value`` becomes that over all processes.
         mine: of this process.
         gradient: as in :func:`agree`.
+        others: penalties on the minibatch; their ``value``, a mean or the ``largest`` there, becomes that over all.
 
     Returns:
         For each penalty a factor; the figures, summed over all processes.
@@ -164,7 +165,8 @@ def exchange(
     rank, count = processes()
     like = penalties[0].weight if penalties else torch.as_tensor(mine.loss)
     quotients = [figure for penalty in penalties for figure in (penalty.reduced, penalty.value)]
-    row = torch.stack([torch.as_tensor(f, dtype=torch.float64, device=like.device) for f in (*quotients, *mine)])
+    told = (*quotients, *mine, *(penalty.value for penalty in others))
+    row = torch.stack([torch.as_tensor(f, dtype=torch.float64, device=like.device) for f in told])
     rows = [torch.empty_like(row) for _ in range(count)]
     dist.all_gather(rows, row.detach())
     table = torch.stack(rows)
@@ -173,7 +175,11 @@ def exchange(
         reduced, largest = table[:, 2 * number], table[:, 2 * number + 1]
         penalty.value.copy_(largest.max())
         factors.append(_factor(penalty, reduced, rank, gradient).to(penalty.weight.dtype))
-    return factors, Figures(*table[:, 2 * len(penalties) :].sum(0))
+    figures = Figures(*(own := table[:, len(quotients) :])[:, : len(mine)].sum(0))
+    shares = Figures(*own.T[: len(mine)]).samples / figures.samples
+    for penalty, values in zip(others, own.T[len(mine) :], strict=True):
+        penalty.value.copy_(values.max() if getattr(penalty, "largest", False) else (shares * values).sum())
+    return factors, figures
 
 
 def _factor(penalty: LipschitzPenalty, reduced: Tensor, rank: int, gradient: str) -> Tensor:

@@ -15,7 +15,7 @@ from cheaplip.attacks.search import steepest
 from cheaplip.modes import Model
 from cheaplip.norms import Box
 from cheaplip.penalties.minibatch import beside, gradient_at
-from cheaplip.penalties.weighing import check_weight
+from cheaplip.penalties.weighing import assign, check_weight
 
 # The search starts this far from the image in each coordinate, as it does in the paper.
 START = 1e-3
@@ -52,6 +52,8 @@ class TradesPenalty(nn.Module):
     value: Tensor
 
     needs_batch: ClassVar[bool] = True
+
+    __setattr__ = assign
 
     def __init__(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cheaplip.checks import number
 
@@ -12,6 +13,14 @@ from cheaplip.checks import number
 def check_weight(weight: float) -> float:
     """Return a penalty's weight as a float, or raise: it must be a finite number of at least 0."""
     return number(weight, "weight (λ)", low=0)
+
+
+def assign(penalty: nn.Module, name: str, value: Any) -> None:
+    """Set an attribute of a penalty, as its ``__setattr__``: λ may be set by a number, which fills its buffer."""
+    weight = penalty.__dict__.get("_buffers", {}).get("weight") if name == "weight" else None
+    if weight is not None and not isinstance(value, Tensor):
+        value = weight.new_tensor(check_weight(value))
+    nn.Module.__setattr__(penalty, name, value)
 
 
 def check_power(power: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.modes import Model, modules_of
-from cheaplip.penalties.weighing import check_power, check_weight
+from cheaplip.penalties.weighing import assign, check_power, check_weight
 
 
 @final
@@ -33,6 +33,8 @@ class WeightPenalty(nn.Module):
 
     weight: Tensor
     value: Tensor
+
+    __setattr__ = assign
 
     def __init__(self, *, weight: float, power: int = 1) -> None:
         super().__init__()

@@ -62,7 +62,9 @@ def _drawn(quantity: _Quantity, runs: Sequence[Run], lines: Sequence[Line], key:
 
 
 def _target(run: Run, key: str) -> float | None:
-    held = "loss" if run.config.classes is None else "accuracy"
+    held = run.held
+    if held == "value" and "lipschitz" in run.settings.penalties:
+        held = "lip"
     target: float | None = run.result.get("target") if key == held else None
     return target
 

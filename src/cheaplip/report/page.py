@@ -127,7 +127,7 @@ def _pictures(run: Run, data_dir: str | Path | None, device: torch.device, loade
     waiting.advance(f"data of {run.name}")
     try:
         data: Data = loaded(settings.data, data_dir=data_dir or settings.data_dir, seed=settings.seed)
-        check_fits(model, data.shape, data.classes)
+        check_fits(model, data.shape, data.classes, free=data.classes is None)
     except (FileNotFoundError, ValueError, TypeError, ImportError) as error:
         # What the run itself holds is worth a page.
         why = f"There are no pictures, as the data of the run cannot be used: {error}."

@@ -40,6 +40,13 @@ class Run:
         """All settings."""
         return self.config.settings
 
+    @property
+    def held(self) -> str:
+        """What its control held at the target: ``"accuracy"``, ``"loss"`` or ``"value"``, that of the penalty."""
+        if self.settings.control.measure == "value":
+            return "value"
+        return "loss" if self.config.classes is None else "accuracy"
+
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     """Read runs, and give each a name that tells it from the others.

@@ -139,14 +139,16 @@ def target_of(run: Run) -> str:
     """Return the target of a run in words, empty if there is none."""
     if "target" not in run.result:
         return ""
-    target = run.result["target"]
-    return f"loss {number(target)}" if run.config.classes is None else percent(target)
+    target, held = run.result["target"], run.held
+    if held == "accuracy":
+        return percent(target)
+    return f"{'penalty’s value' if held == 'value' else held} {number(target)}"
 
 
 def _cards(run: Run) -> list[Card]:
     result, cards = run.result, []
-    target = f"target {target_of(run)}" if "target" in result else ""
     for key, shown in (("accuracy", percent), ("loss", number)):
+        target = f"target {target_of(run)}" if "target" in result and run.held == key else ""
         figures = result.get(key, {})
         if "clean" in figures:
             cards.append(Card(f"Clean {key}", shown(figures["clean"]), "on the whole test set"))

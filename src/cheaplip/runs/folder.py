@@ -190,7 +190,8 @@ def load(path: str | Path) -> nn.Module:
     """
     folder = Path(path)
     config = read_config(folder)
-    model = build(str(config.settings.model), shape=config.shape, classes=config.classes, seed=config.settings.seed)
+    settings, free = config.settings, config.classes is None
+    model = build(str(settings.model), shape=config.shape, classes=config.classes, seed=settings.seed, free=free)
     parse = _safetensors().load
     state = _read(folder / WEIGHTS, parse, Exception)  # what safetensors raises has no public name in old versions
     try:

@@ -55,9 +55,17 @@ def device_of(name: str) -> torch.device:
 
 
 def full_name(settings: TrainSettings, data: Data) -> str:
-    """Return the model's name; without one in the settings, that of a small mlp that fits the data."""
-    outputs = data.train.y.shape[1] if data.classes is None else data.classes
-    return settings.model or f"mlp:{math.prod(data.shape)}-64-64-{outputs}:relu"
+    """Return the model's name; without one in the settings, that of a small mlp that fits the data.
+
+    Raises:
+        ValueError: if no mlp does, since a sample has more than a row of values.
+    """
+    if settings.model is not None:
+        return settings.model
+    values = data.train.y.shape[1:]
+    if len(values) > 1:
+        raise ValueError(f"model must be given for data with values of shape {tuple(values)}, such as pkg.mod:factory")
+    return f"mlp:{math.prod(data.shape)}-64-64-{values[0] if data.classes is None else data.classes}:relu"
 
 
 def full_rate(settings: TrainSettings, model: str) -> float:
@@ -79,7 +87,8 @@ def assemble(settings: TrainSettings, data: Data, device: torch.device) -> Parts
         ValueError: for settings that do not fit the data.
         TypeError: for a model that a penalty does not understand.
     """
-    model = build(full_name(settings, data), shape=data.shape, classes=data.classes, seed=settings.seed).to(device)
+    name, free = full_name(settings, data), data.classes is None
+    model = build(name, shape=data.shape, classes=data.classes, seed=settings.seed, free=free).to(device)
     x, y = data.train.x.to(device), data.train.y.to(device)
     _check_outputs(model, x[:1], y[:1])
     loader = BatchLoader(x, y, settings.batch_size, seed=settings.seed)
@@ -112,18 +121,24 @@ def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
         shape = model.eval()(x).shape
     if shape != y.shape:
         raise ValueError(
-            f"the model gives {shape[1]} outputs, but the data has {y.shape[1]} values per sample: "
-            f"change the model's last layer to {y.shape[1]}"
+            f"the model gives outputs of shape {tuple(shape[1:])}, but the data wants {tuple(y.shape[1:])} for each "
+            "sample: change the model, or the data"
         )
 
 
 def _control(penalty: Any, settings: TrainSettings, data: Data) -> Discrepancy:
     control = settings.control
+    measure = "value" if control.measure == "value" else "loss" if data.classes is None else "accuracy"
+    if measure == "loss" and settings.target == TrainSettings.target:
+        raise ValueError(
+            f"target must be given for {data.name}, which has no classes; got the default, {settings.target:g}, which "
+            "is an accuracy: give the loss to hold, or null for a λ that stays"
+        )
     return Discrepancy(
         penalty,
         target=settings.target or 0.0,
         step=control.step,
-        measure="loss" if data.classes is None else "accuracy",
+        measure=measure,
         rule=control.rule,
         warmup=control.warmup,
         floor=control.floor,

@@ -20,6 +20,10 @@ from cheaplip.settings.penalties import (
 class ControlSettings:
     """How the discrepancy principle drives the weight of a penalty; see :class:`cheaplip.Discrepancy`."""
 
+    measure: Annotated[
+        Literal["data", "value"],
+        About("what holds the target: accuracy (without classes: the loss), or what the penalty measures, such as Lip"),
+    ] = "data"
     step: Annotated[float, About("by how much λ changes at a time (relative to λ if multiplicative)", above=0)] = 3e-3
     rule: Annotated[Literal["additive", "multiplicative"], About("λ ± step, or λ times or by (1 + step)")] = "additive"
     per: Annotated[Literal["batch", "epoch"], About("when λ changes")] = "batch"
@@ -74,7 +78,11 @@ class TrainSettings:
     ] = 0.05
     target: Annotated[
         float | None,
-        About("training accuracy to hold, a fraction (without classes: the loss); null: λ stays as it is", above=0),
+        About(
+            "training accuracy to hold, a fraction; without classes, the loss; with control.measure value, what the "
+            "penalty measures; null: λ stays as it is",
+            above=0,
+        ),
     ] = 0.95
     adversary: Annotated[Literal["none", "pgd", "one-step"], About("train on attacked inputs")] = "none"
     adversary_eps: Annotated[float, About("2-norm of the adversary's change, in input units", above=0)] = 2.0

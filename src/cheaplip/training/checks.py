@@ -65,6 +65,11 @@ def check_penalties(penalties: list[Any], controls: list[Any], loss: Any) -> Non
             raise TypeError(f"control must be a Discrepancy, or a list of them; got {_named(control)}")
         if not any(control.penalty is driven for driven in (*penalties, loss)):
             raise ValueError("a control drives a penalty that is not trained with: pass the same object as penalty")
+        if control.measure == "value" and not isinstance(getattr(control.penalty, "value", None), torch.Tensor):
+            raise TypeError(
+                'a control with measure="value" needs a penalty whose value is a tensor; '
+                f"{_named(control.penalty)} has none"
+            )
 
 
 def check_calls(loss: Any, **others: Any) -> None:

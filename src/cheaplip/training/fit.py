@@ -70,7 +70,8 @@ def fit(
         epochs: how many.
         penalty: one or several; their terms add. One with ``joint`` shares the minibatch's forward, one with
             ``needs_batch`` is called as ``penalty(model, x)``.
-        control: one or several :class:`Discrepancy`, each fed with training accuracy or loss.
+        control: one or several :class:`Discrepancy`, each fed with what it measures: training accuracy, loss or the
+            penalty's own ``value``.
         control_per: ``"batch"`` (the paper) or ``"epoch"``, when the controls are fed.
         scheduler: a learning rate scheduler; ReduceLROnPlateau is given the epoch's training loss.
         scheduler_per: ``"epoch"`` or ``"batch"``, when it is stepped.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cheaplip.penalties import LipschitzPenalty
+from cheaplip.penalties.minibatch import needs_batch
 from cheaplip.penalties.ranks import Figures, check_gradient, exchange, spread
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Ranks:
     def agree(self, penalties: Sequence[Any], terms: Sequence[Tensor], mine: Figures) -> tuple[list[Tensor], Figures]:
         """Return the terms, each times this process's share, and the figures of all processes."""
         pairs = [p for p in penalties if isinstance(p, LipschitzPenalty)]
-        factors, figures = exchange(pairs, mine, self.gradient)
+        others = [p for p in penalties if needs_batch(p) and isinstance(getattr(p, "value", None), Tensor)]
+        factors, figures = exchange(pairs, mine, self.gradient, others)
         by_penalty = dict(zip(map(id, pairs), factors, strict=True))
         shared = zip(penalties, terms, strict=True)
         return [by_penalty[id(p)] * term if id(p) in by_penalty else term for p, term in shared], figures

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cheaplip.control import Discrepancy
 from cheaplip.modes import frozen, modules_of
+from cheaplip.penalties.minibatch import needs_batch
 from cheaplip.penalties.ranks import Figures
 from cheaplip.training.checks import check_loss
 from cheaplip.training.ranks import Ranks
@@ -183,7 +184,10 @@ class Step:
     def feed_controls(self, accuracy: Tensor | float, loss: Tensor | float) -> None:
         """Give each control the figure that it asked for."""
         for control in self.controls:
-            control.step(loss if control.measure == "loss" else accuracy)
+            if control.measure == "value":
+                control.step(control.penalty.value)  # type: ignore[attr-defined] # checked by fit
+            else:
+                control.step(loss if control.measure == "loss" else accuracy)
 
     def weights(self) -> dict[str, float]:
         """Return value and weight of each penalty, and of a loss that a control drives."""
@@ -195,11 +199,6 @@ class Step:
         seen = max(1.0, float(self.seen))
         found = {"loss": float(self.total) / seen}
         return found | ({"accuracy": float(self.correct) / seen} if self.classifies else {})
-
-
-def needs_batch(penalty: Any) -> bool:
-    """Tell whether a penalty is called with the minibatch too, as ``penalty(model, x)``."""
-    return bool(getattr(penalty, "needs_batch", False))
 
 
 def penalty_figures(penalties: list[Any]) -> dict[str, float]:
