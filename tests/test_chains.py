@@ -129,7 +129,7 @@ def test_under_autocast_the_direction_has_the_dtype_of_the_points() -> None:
 
 def test_a_wrong_device_is_said_as_for_any_model() -> None:
     pairs = Pairs(torch.randn(2, 3), torch.randn(2, 3))
-    with pytest.raises(ValueError, match="pairs and model must be on one device; got cpu and meta"):
+    with pytest.raises(ValueError, match="points and model must be on one device; got cpu and meta"):
         pairs.measure(nn.Sequential(nn.Linear(3, 2, device="meta")), climb=True)
 
 

@@ -99,7 +99,7 @@ def test_weight_may_be_set_by_a_number(make: Callable[..., Any]) -> None:
     assert penalty.weight.dtype == torch.float64 or penalty.weight.dtype == torch.float32
     assert penalty.state_dict()["weight"] == 2.0
     penalty.weight = torch.tensor(3.0)
-    for wrong in (-1.0, math.nan, None, "heavy"):
+    for wrong in (-1.0, math.nan, None, "heavy", torch.tensor(-1.0), torch.tensor(math.nan), torch.ones(3)):
         with pytest.raises((TypeError, ValueError), match=r"weight \(λ\)"):
             penalty.weight = wrong
     assert penalty.weight.item() == 3.0

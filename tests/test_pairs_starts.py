@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from oracles import rand, randn
 from torch import Tensor
 
+from cheaplip.lipschitz import lower
 from cheaplip.pairs import Start, scale_of
+from cheaplip.penalties import LipschitzPenalty
 
 POOL = rand(30, 3, seed=4)
 
@@ -112,3 +114,15 @@ def test_noise_out_of_range_is_refused(noise: float) -> None:
 def test_partners_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="partners must"):
         Start(POOL, POOL[:5])
+
+
+def test_data_outside_the_box_are_refused_and_rounding_is_not() -> None:
+    x = rand(9, 2, 4, seed=1, dtype=torch.float32)
+    mean, deviation = 0.1307, 0.3081
+    low, high = (0 - mean) / deviation, (1 - mean) / deviation
+    LipschitzPenalty.from_data((x - mean) / deviation, weight=0.1, box=([low, low], high))
+    message = r"x must keep to the box \(0.0, 1.0\); got values from -0.\d+ to 2.\d+: give the box in the units of x"
+    with pytest.raises(ValueError, match=message):
+        LipschitzPenalty.from_data((x - mean) / deviation, weight=0.1, box=(0.0, 1.0))
+    with pytest.raises(ValueError, match="x must keep to the box"):
+        lower(torch.nn.Flatten(), (x - mean) / deviation, box=(0.0, 1.0))

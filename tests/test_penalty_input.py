@@ -115,7 +115,8 @@ NOT_DIFFERENTIABLE = "does not depend on its input"
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        (lambda x: (x, x), TypeError, r"must return one floating tensor; got tuple: .*lambda x: model\(x\)\[0\]"),
+        (lambda x: (x, x), TypeError, r"must return one floating tensor; got tuple: wrap it in a module whose forward"),
+        (lambda x: x.to(torch.complex64), TypeError, r"got a tensor of torch.complex64: return torch.view_as_real"),
         (lambda x: {"logits": x}, TypeError, "got dict"),
         (lambda x: None, TypeError, "got NoneType"),
         (lambda x: x.argmax(1), TypeError, "got a tensor of torch.int64"),
@@ -123,8 +124,8 @@ NOT_DIFFERENTIABLE = "does not depend on its input"
         (lambda x: x[:3], ValueError, r"one output per sample, shape \(12, ...\); got \(3, 3\)"),
         (lambda x: x.T, ValueError, "one output per sample"),
         (nn.Linear(4, 2), ValueError, r"failed on \w+ of shape \(\d+, 3\) torch.float32: .*multipl"),
-        (nn.Linear(3, 2).double(), ValueError, r"one dtype; got torch.float32 and torch.float64: call penalty.to"),
-        (nn.Linear(3, 2, device="meta"), ValueError, r"one device; got cpu and meta: call penalty.to"),
+        (nn.Linear(3, 2).double(), ValueError, r"one dtype; got torch.float32 and torch.float64: call .to.torch."),
+        (nn.Linear(3, 2, device="meta"), ValueError, r"one device; got cpu and meta: call .to.\"meta"),
         (lambda x: torch.zeros(len(x), 2), ValueError, NOT_DIFFERENTIABLE),
         (Detached(), ValueError, NOT_DIFFERENTIABLE),
         (3, TypeError, "model must be a torch.nn.Module or a callable; got int"),

@@ -155,6 +155,46 @@ def test_callable_around_a_network_is_penalised_and_leaves_it_untouched(
     torch.testing.assert_close(result, expected)
 
 
+CHANGED_IN_PLACE: dict[str, Callable[[], nn.Module]] = {
+    "a chain": lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)),
+    "a chain that ends in a unit": lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()),
+    "another model": lambda: nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_IN_PLACE)
+@pytest.mark.parametrize("p_out", [1, 2])
+def test_outputs_may_be_changed_in_place_as_the_models_own(name: str, p_out: int) -> None:
+    x = randn(6, 4, dtype=torch.float32)
+    net: Any = seeded(CHANGED_IN_PLACE[name]())
+    found = []
+    for clamp in (torch.clamp, torch.clamp_):
+        output, term = LipschitzPenalty(x, x + 1, weight=0.5, p_out=p_out).joint(net, x)
+        net.zero_grad()
+        torch.autograd.backward(clamp(output, -0.1, 0.1).sum() + term)
+        found.append([parameter.grad.clone() for parameter in net.parameters()])
+    assert all(map(torch.equal, *found))
+
+
+SUMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda x: x.sum(1, keepdim=True),
+    "mean": lambda x: x.mean(1, keepdim=True),
+    "sum of all": lambda x: x.sum((1, 2)).unsqueeze(1).expand(-1, 3),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("search", ["ascent", "paper", "power"])
+def test_gradients_that_are_one_number_seen_many_times_move_pairs(name: str, search: Any) -> None:
+    linear, x = seeded(nn.Linear(3, 2)), rand(9, 2, 3, dtype=torch.float32)
+    penalty = LipschitzPenalty.from_data(x, weight=0.5, pairs=4, search=search, renew=None)
+    for _ in range(30):
+        term = penalty(lambda x: linear(SUMS[name](x)), modules=(linear,))
+    jacobian = torch.func.jacrev(lambda x: linear(SUMS[name](x[None])).flatten())(x[0])
+    true = 0.5 * torch.linalg.matrix_norm(jacobian.flatten(1), 2)
+    assert 0.5 * float(true) < float(term.detach()) < float(true) * (1 + 1e-5)
+
+
 def test_autocast_is_off_for_pairs_and_on_for_the_batch() -> None:
     net, u, x = mlp(4, 6, 3, dtype=torch.float32), randn(5, 4, dtype=torch.float32), randn(7, 4, dtype=torch.float32)
     v = u + 1e-3  # close enough that bfloat16 would see another quotient

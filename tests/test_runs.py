@@ -173,6 +173,10 @@ def noisy_images(seed: int) -> Any:
     return (noisy[:150], clean[:150]), (noisy[150:], clean[150:])
 
 
+def doubled() -> nn.Module:
+    return Denoiser().double()
+
+
 DENOISING: dict[str, Any] = {"data": "test_runs:noisy_images", "model": "test_runs:Denoiser", "batch_size": 20}
 
 
@@ -195,6 +199,10 @@ def test_weight_of_a_denoiser_is_driven_by_its_constant(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"target": 0.95}, "target must be given for test_runs:noisy_images, which has no classes; got the default"),
+        (
+            {"model": "test_runs:doubled"},
+            "the data's dtype, torch.float32; got torch.float64: leave out",
+        ),
         ({"model": None}, r"model must be given for data with values of shape \(1, 8, 8\), such as pkg.mod:factory"),
         ({"model": "mlp:64-8-64"}, r"outputs of shape \(64,\), but the data wants \(1, 8, 8\) for each sample"),
     ],

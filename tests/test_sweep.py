@@ -136,7 +136,10 @@ def test_folders_of_long_or_like_names_are_told_apart() -> None:
         ({"devices": 2, "grid": {"epochs": [1]}}, "each run of a sweep is one process; got devices 2, nodes 1"),
         ({"grid": {"data": ["digits", "no:such"]}}, "no:such"),
         ({"grid": {"model": ["mlp:64-10", "mlp:64-7"]}}, "the run model=mlp.64-7: "),
-        ({"data": "regression", "grid": {"penalty": ["alp", "trades"]}}, "the run penalty=trades: penalty trades"),
+        (
+            {"data": "regression", "target": 0.1, "grid": {"penalty": ["alp", "trades"]}},
+            "the run penalty=trades: penalty trades",
+        ),
         ({"grid": {"trades.epsilon": [1.0]}}, "unknown setting 'trades.epsilon'"),
         ({"grid": {"control": {"rule": ["multiplicative"]}}}, "control.floor must be above 0"),
     ],

@@ -281,6 +281,26 @@ def test_control_of_a_value_needs_one() -> None:
         cl.fit(model, [(torch.rand(4, 2), torch.arange(4) % 3)], control=control, **arguments)
 
 
+def test_a_single_output_has_no_accuracy() -> None:
+    x = torch.rand(64, 4, generator=torch.Generator().manual_seed(0))
+    y = (x.mean(1) > 0.5).long()
+    model = nn.Linear(4, 1)
+    penalty = cl.LipschitzPenalty.from_data(x, weight=0.1, pairs=4)
+    arguments: dict[str, Any] = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "penalty": penalty}
+    arguments |= {"loss": lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y.float()), "progress": False}
+    assert "accuracy" not in cl.fit(model, [(x, y)], epochs=1, **arguments).columns
+    control = cl.Discrepancy(penalty, target=0.9, step=0.1)
+    with pytest.raises(ValueError, match=r"outputs \(batch, classes\), 2 or more; got .* outputs \(64, 1\)"):
+        cl.fit(model, [(x, y)], epochs=1, control=control, **arguments)
+
+
+def test_a_compiled_model_trains_as_it_does_uncompiled() -> None:
+    plain, compiled = Run(), Run()
+    history = plain.fit(epochs=2)
+    compiled.model = torch.compile(compiled.model, backend="eager")  # type: ignore[assignment]
+    assert compiled.fit(epochs=2).column("loss") == pytest.approx(history.column("loss"), rel=1e-4)
+
+
 def test_lower_is_recorded_every_so_many_epochs_and_at_the_end() -> None:
     history = Run().fit(epochs=5, lower=lambda _: 2.5, lower_every=2)
     assert [row.get("lower") for row in history] == [None, 2.5, None, 2.5, 2.5]

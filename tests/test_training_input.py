@@ -135,11 +135,31 @@ def test_damaged_and_foreign_checkpoints_are_told_apart_without_torchs_own_words
     sgd = torch.optim.SGD(other.model.parameters())
     with pytest.raises(ValueError, match="but its model holds other parts or shapes; resume"):
         other.fit(checkpoint=tmp_path, resume=True, optimizer=sgd)
-    with pytest.raises(ValueError, match="but it holds other parts; resume"):
+    with pytest.raises(ValueError, match=r"but it holds other parts \(control_0\); resume"):
         Run().fit(checkpoint=tmp_path, resume=True, control=None)
+    run = Run()
+    adam = torch.optim.Adam(run.model.parameters())
+    with pytest.raises(ValueError, match="but it was begun with optimizer = SGD, and now has Adam; resume"):
+        run.fit(checkpoint=tmp_path, resume=True, optimizer=adam)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:1500])
     with pytest.raises(ValueError, match="but it is cut short or damaged; resume"):
         Run().fit(checkpoint=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("spoilt", [torch.nan, torch.inf])
+def test_data_that_are_not_finite_are_named(spoilt: float) -> None:
+    x, y = blobs().x.clone(), blobs().y
+    x[0, 0] = spoilt
+    with pytest.raises(ValueError, match="x and y of a minibatch must be finite; got NaN or infinite values"):
+        Run().fit(epochs=1, loader=[(x, y)], penalty=None, control=None)
+
+
+def test_data_that_turn_out_not_to_be_finite_are_thought_of() -> None:
+    x, y = blobs().x.clone(), blobs().y
+    x[0, 0] = torch.nan
+    batches = [(blobs().x, y), (x, y)]
+    with pytest.raises(ValueError, match="lower the learning rate or λ, or remove NaN and infinite values from the"):
+        Run().fit(epochs=1, loader=batches, penalty=None, control=None)
 
 
 def test_unwritable_checkpoint_folder_is_found_before_training(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from cheaplip.lipschitz.region import Region
 from cheaplip.lipschitz.smooth import Smoothing
 from cheaplip.modes import Model
 from cheaplip.norms import Norm, dual, norm_gradient, per_sample, vector_norm
-from cheaplip.pairs.steepness import apply, widen
+from cheaplip.pairs.steepness import apply, pull_back, widen
 
 # Of Adam; its memory is short, since climbs are.
 FIRST, SECOND = 0.9, 0.99
@@ -126,23 +126,6 @@ def _turned(task: Task, directions: Tensor, pulled: Tensor, value: Tensor) -> Te
         pulled = norm_gradient(pulled, dual(float(task.p_in)))
     size = per_sample(vector_norm(pulled), pulled)
     return torch.where(size > 0, pulled / size, directions)
-
-
-def pull_back(output: Tensor, leaf: Tensor, cotangent: Tensor, *, keep: bool = False) -> Tensor:
-    """Return the input gradient of ``<cotangent, output>``; ``keep`` the graph for another.
-
-    Raises:
-        ValueError: if the output does not depend on the input.
-    """
-    gradient = None
-    if output.requires_grad:
-        (gradient,) = torch.autograd.grad(output, leaf, cotangent, retain_graph=keep, allow_unused=True)
-    if gradient is None:
-        raise ValueError(
-            "the model's output does not depend on its input by any differentiable operation: "
-            "remove .detach(), no_grad or integer arithmetic from its forward"
-        )
-    return gradient
 
 
 def judge(task: Task, points: Tensor, directions: Tensor) -> Places:

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from cheaplip.lipschitz.climb import Places, Task, pull_back, slope, unit
+from cheaplip.lipschitz.climb import Places, Task, slope, unit
 from cheaplip.lipschitz.region import Region
 from cheaplip.lipschitz.witness import Wide, evaluated, plain, widest
 from cheaplip.modes import Model, modules_of
 from cheaplip.norms import Norm, check_norm, dual, norm_gradient, per_sample, vector_norm
 from cheaplip.pairs.starts import check_points, scale_of
-from cheaplip.pairs.steepness import apply, widen
+from cheaplip.pairs.steepness import apply, pull_back, widen
 
 # Up to so many outputs the Jacobian is written out, a backward for each; so many of its numbers at a time.
 ROWS, NUMBERS = 64, 2**22

@@ -77,7 +77,8 @@ def lower(
         off for float32 inputs.
 
     Raises:
-        ValueError: if ``x`` or the ball does not fit the model, or all outputs are NaN or infinite.
+        ValueError: if ``x`` or the ball does not fit the model, ``x`` leaves the box, or all outputs are NaN or
+            infinite.
         TypeError: if ``x``, the centre or an output is no floating tensor.
 
     Reference: Bungert et al. 2021, equation 5 and Algorithm 1.
@@ -92,7 +93,7 @@ def lower(
     for name, value in (("pairs", pairs), ("steps", steps)):
         if value is not None:
             whole_number(value, name)
-    start = Start(x, noise=NOISE, seed=seed)
+    start = Start(x, noise=NOISE, seed=seed, box=box)
     p_in, p_out = check_norm(p_in, "p_in"), check_norm(p_out, "p_out")
     region = Region(box, ball, p_in, x)
     deadline = math.inf if seconds is None else time.monotonic() + number(seconds, "seconds", above=0)

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cheaplip.checks import number, whole_number
+from cheaplip.norms import Box, box_tensors
 
+# By how much of its width samples may leave a box, as where both were normalised.
+ROUNDED = 1e-4
 STARTS = ("noise", "samples", "uniform")
 # Half the data's scale: far enough that a pair sees more than one point's neighbourhood.
 NOISE = 0.5
@@ -24,14 +27,30 @@ STRIDE = 1_000_003
 def check_points(x: Tensor, name: str) -> None:
     """Raise unless ``x`` is a non-empty batch of finite floating samples."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = f"dtype {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{name} must be a floating tensor (n, *input); got {got}: convert it with .float()")
+        got, remedy = type(x).__name__, "convert arrays with torch.from_numpy, and stack samples with torch.stack"
+        if isinstance(x, Tensor):
+            got = f"dtype {x.dtype}"
+            remedy = "give it as torch.view_as_real" if x.is_complex() else "convert it with .float()"
+        raise TypeError(f"{name} must be a floating tensor (n, *input); got {got}: {remedy}")
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"{name} must hold at least one sample, shape (n, *input); got {tuple(x.shape)}")
     if x.is_meta:
         raise ValueError(f"{name} must hold numbers; got a tensor on the device meta, which has none")
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name} must be finite; got NaN or infinite entries")
+
+
+def _check_inside(x: Tensor, box: Box | None) -> None:
+    """Raise unless samples keep to a box, but for what rounding does: outside it all would be moved onto its walls."""
+    if box is None:
+        return
+    low, high = box_tensors(box, x)
+    room = ROUNDED * (high - low)
+    if not bool(((x >= low - room) & (x <= high + room)).all()):
+        raise ValueError(
+            f"x must keep to the box {box}; got values from {float(x.min()):g} to {float(x.max()):g}: give the box in "
+            "the units of x, one number per channel for normalised images, or none"
+        )
 
 
 def check_pairs(u: Tensor, v: Tensor) -> None:
@@ -78,9 +97,10 @@ class Start(nn.Module):
             ``"uniform"``, two random points within the range of the data, coordinate by coordinate.
         noise: the 2-norm of the noise, in units of the data's scale (:func:`scale_of`).
         seed: the seed of all draws, which depend on it and on how many pairs were drawn before, alone.
+        box: which the pool has to keep to; what is drawn may leave it.
 
     Raises:
-        ValueError: for an unknown kind or one that the pool is too small for.
+        ValueError: for an unknown kind or one that the pool is too small for, or a pool that leaves the box.
 
     Example:
         >>> start = Start(torch.zeros(4, 3), seed=1)
@@ -100,9 +120,11 @@ class Start(nn.Module):
         kind: str = "noise",
         noise: float = NOISE,
         seed: int = 0,
+        box: Box | None = None,
     ) -> None:
         super().__init__()
         check_points(pool, "x")
+        _check_inside(pool, box)
         if kind not in STARTS:
             raise ValueError(f"start must be one of {', '.join(STARTS)}; got {kind!r}")
         if kind == "samples" and len(pool) < 2:

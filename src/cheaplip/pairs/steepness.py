@@ -26,9 +26,10 @@ def apply(function: Model, points: Tensor) -> Tensor:
         raise ValueError(_explain(function, points, error)) from error
     if not isinstance(output, Tensor) or not output.is_floating_point():
         got = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else type(output).__name__
-        raise TypeError(
-            f"the model must return one floating tensor; got {got}: wrap it, for example lambda x: model(x)[0]"
-        )
+        remedy = "wrap it in a module whose forward returns the tensor that is meant"
+        if isinstance(output, Tensor):
+            remedy = "return torch.view_as_real of it" if output.is_complex() else "return it before it is rounded"
+        raise TypeError(f"the model must return one floating tensor; got {got}: {remedy}")
     if output.dim() == 0 or output.shape[0] != points.shape[0]:
         raise ValueError(
             f"the model must return one output per sample, shape ({len(points)}, ...); got {tuple(output.shape)}"
@@ -41,14 +42,14 @@ def _explain(function: Model, points: Tensor, error: RuntimeError) -> str:
     parameter = next(iter(function.parameters()), None) if isinstance(function, torch.nn.Module) else None
     if parameter is not None and parameter.device != points.device:
         return (
-            f"pairs and model must be on one device; got {points.device} and {parameter.device}: "
-            f'call penalty.to("{parameter.device}")'
+            f"points and model must be on one device; got {points.device} and {parameter.device}: "
+            f'call .to("{parameter.device}") of the penalty or tensor that they come from'
         )
     if parameter is not None and parameter.is_floating_point() and parameter.dtype != points.dtype:
-        remedy = f"call penalty.to({parameter.dtype})"
+        remedy = f"call .to({parameter.dtype}) of the penalty or tensor that they come from"
         if parameter.dtype not in (torch.float32, torch.float64):
             remedy = "keep the weights in float32 and use autocast, since quotients need float32"
-        return f"pairs and model must have one dtype; got {points.dtype} and {parameter.dtype}: {remedy}"
+        return f"points and model must have one dtype; got {points.dtype} and {parameter.dtype}: {remedy}"
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"the model failed on inputs of shape {tuple(points.shape)} {points.dtype}: {first_line}"
 
@@ -68,21 +69,31 @@ def quotient(output_u: Tensor, output_v: Tensor, distance: Tensor, p_out: Norm) 
     return vector_norm(widen(output_u) - widen(output_v), p_out) / distance
 
 
-def pull_back(output: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
-    """Return the gradient by the input of what has the gradient ``cotangent`` by the output.
+def pull_back(output: Tensor, leaf: Tensor, cotangent: Tensor, *, keep: bool = False) -> Tensor:
+    """Return the gradient by the input of what has the gradient ``cotangent`` by the output; ``keep`` the graph.
 
     Raises:
         ValueError: if the output does not depend on the input.
     """
     gradient = None
     if output.requires_grad:
-        (gradient,) = torch.autograd.grad(output, leaf, cotangent, allow_unused=True)
+        (gradient,) = torch.autograd.grad(output, leaf, cotangent, retain_graph=keep, allow_unused=True)
     if gradient is None:
         raise ValueError(
             "the model's output does not depend on its input by any differentiable operation: "
             "remove .detach(), no_grad or integer arithmetic from its forward"
         )
-    return gradient
+    return own(gradient)
+
+
+def own(gradient: Tensor) -> Tensor:
+    """Return a gradient that may be changed in place; that of a sum comes as one number seen many times.
+
+    Example:
+        >>> own(torch.zeros(1).expand(3)).add_(torch.arange(3))
+        tensor([0., 1., 2.])
+    """
+    return gradient.contiguous() if 0 in gradient.stride() else gradient
 
 
 @final

@@ -111,7 +111,7 @@ class LipschitzPenalty(nn.Module):
         """Return a penalty whose pairs start from data, X_Lip's pool, and are renewed from it.
 
         Args:
-            x: samples ``(n, *input)``, floating, finite; not the test set.
+            x: samples ``(n, *input)``, floating, finite, in the box; not the test set.
             weight: λ, at least 0.
             pairs: P, how many pairs are alive at a time.
             start: ``"noise"``, ``"samples"`` or ``"uniform"``, see :class:`cheaplip.pairs.Start`.
@@ -123,7 +123,7 @@ class LipschitzPenalty(nn.Module):
             >>> penalty.pairs.u.shape
             torch.Size([8, 6])
         """
-        pool = Start(x, kind=start, seed=seed)
+        pool = Start(x, kind=start, seed=seed, box=arguments.get("box"))
         penalty = cls(*pool.draw(whole_number(pairs, "pairs")), weight=weight, **arguments)
         penalty.pairs.start = pool
         return penalty
@@ -187,8 +187,9 @@ class LipschitzPenalty(nn.Module):
             return model(x), self(model, modules=used)
         points, distance = self._take(inner, x, measured)
         count = distance.numel()
-        logits, output_u, output_v = torch.split(apply(model, points), [x.shape[0], count, count])
-        return logits, self._weigh(self.reduce.quotients(output_u, output_v, distance, self.pairs.p_out))
+        output, samples = apply(model, points), len(x)  # no torch.split: its parts may not be changed in place
+        at_u, at_v = output[samples : samples + count], output[samples + count :]
+        return output[:samples], self._weigh(self.reduce.quotients(at_u, at_v, distance, self.pairs.p_out))
 
     def _chain(self, model: Model) -> Chain | None:
         """Return the chain of plain layers that a model is, if pairs are to move and one forward can serve all."""

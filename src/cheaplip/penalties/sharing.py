@@ -46,9 +46,7 @@ def shared(chain: Chain, measured: Measurement, p_out: Norm) -> tuple[Tensor, Te
     kept = _close_up(chain.kept[head:], chain.first, at, count)
     parameters = [p for _, _, own in layers[head:] for p in own if p is not None]
     cotangent = _cotangent(chain.cotangent[at::count], measured)
-    logits, quotient = chain.outputs[: chain.first], measured.quotient[at]
-    if not (layers and layers[-1][0].fresh):
-        logits = logits.clone()  # what is kept is nobody else's to change
+    logits, quotient = chain.outputs[: chain.first].clone(), measured.quotient[at]  # theirs, to change in place
     ride = _Ride(layers[head:], chain.first, measured.distance[at], p_out)
     both: tuple[Tensor, Tensor] = _Shared.apply(ride, (logits, quotient), cotangent, kept, *parameters)  # type: ignore[no-untyped-call]
     return both

@@ -18,8 +18,13 @@ def check_weight(weight: float) -> float:
 def assign(penalty: nn.Module, name: str, value: Any) -> None:
     """Set an attribute of a penalty, as its ``__setattr__``: λ may be set by a number, which fills its buffer."""
     weight = penalty.__dict__.get("_buffers", {}).get("weight") if name == "weight" else None
-    if weight is not None and not isinstance(value, Tensor):
-        value = weight.new_tensor(check_weight(value))
+    if weight is not None:
+        if not isinstance(value, Tensor):
+            value = weight.new_tensor(check_weight(value))
+        elif value.shape != weight.shape:
+            raise ValueError(f"weight (λ) must be one number; got a tensor of shape {tuple(value.shape)}")
+        elif value.is_cpu:  # a look at a GPU's tensor would make it wait
+            check_weight(value.item())
     nn.Module.__setattr__(penalty, name, value)
 
 

@@ -115,6 +115,12 @@ def assemble(settings: TrainSettings, data: Data, device: torch.device) -> Parts
 
 
 def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    other = {str(p.dtype) for p in model.parameters() if p.is_floating_point() and p.dtype != x.dtype}
+    if other:
+        raise ValueError(
+            f"the model must have weights of the data's dtype, {x.dtype}; got {', '.join(sorted(other))}: leave out "
+            ".double() or .half()"
+        )
     if not y.is_floating_point():
         return
     with torch.no_grad():

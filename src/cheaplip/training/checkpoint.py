@@ -74,7 +74,10 @@ class Checkpoint:
         self.settings = self._settings()
 
     def _settings(self) -> Settings:
-        return {key: value for name, part in self.configured.items() for key, value in settings_of(part, name).items()}
+        optimizer = self.parts.get("optimizer")
+        kind = {} if optimizer is None else {"optimizer": type(getattr(optimizer, "optimizer", optimizer)).__qualname__}
+        every = [settings_of(part, name) for name, part in self.configured.items()]
+        return kind | {key: value for settings in every for key, value in settings.items()}
 
     def begin(self, resume: bool) -> None:
         """Go on where the folder's checkpoint stopped, if there is one; else see that one can be written.
@@ -154,8 +157,9 @@ class Checkpoint:
             state = own(state, self.ranks)
         except ValueError as error:
             raise self.refusal(str(error)) from error
-        if not isinstance(state, dict) or state.keys() - {INSIDE} != {*self.parts, *_OWN}:
-            raise self.refusal("it holds other parts")
+        if not isinstance(state, dict) or (odd := (state.keys() - {INSIDE}) ^ {*self.parts, *_OWN}):
+            which = ", ".join(sorted(map(str, odd)))[:200] if isinstance(state, dict) else ""
+            raise self.refusal(f"it holds other parts ({which})" if which else "it holds other parts")
         if not holds_a_training(state):
             raise self.refusal("it is damaged")
         for name in differing(state["settings"], self.settings):

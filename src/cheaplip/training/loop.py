@@ -69,7 +69,10 @@ def _run_epoch(
         raise ValueError("the loader gave no minibatch: check the data and drop_last")
     row = {"epoch": epoch + 1, "steps": before + steps, **step.figures(), **step.weights()}
     if not row["loss"] < float("inf"):
-        raise ValueError(f"the training loss is {row['loss']} in epoch {epoch + 1}: lower the learning rate or λ")
+        raise ValueError(
+            f"the training loss is {row['loss']} in epoch {epoch + 1}: lower the learning rate or λ, or remove NaN and "
+            "infinite values from the data"
+        )
     row |= {"rate": float(step.optimizer.param_groups[0]["lr"]), "seconds": time.perf_counter() - begun}
     bar.show(before + steps, row)
     step.end_epoch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -42,7 +43,10 @@ class Step:
         self.model: Any = model
         self.optimizer: Any = optimizer
         if not self.sharded:
-            self.model, self.optimizer = self.fabric.setup(model, optimizer)
+            # A model compiled before Fabric was loaded is unknown to it, and stays as it is.
+            known = not hasattr(model, "_orig_mod") or hasattr(model, "_compile_kwargs")
+            setup = self.fabric.setup if known else partial(self.fabric.setup, _reapply_compile=False)
+            self.model, self.optimizer = setup(model, optimizer)
         self.plain, self.loss, self.penalties, self.controls = model, loss, penalties, controls
         self.adversary = adversary
         self.by_accuracy = any(control.measure == "accuracy" for control in controls)
@@ -172,13 +176,14 @@ class Step:
 
     def _check_labels(self, output: Tensor, y: Tensor) -> None:
         """Tell once an epoch whether there is an accuracy, and raise where a control needs one in vain."""
-        classes = isinstance(output, Tensor) and output.dim() == 2 and y.dim() == 1
+        # Of a single output the largest is always the first: that of two classes is right or wrong by its sign.
+        classes = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 1 and y.dim() == 1
         self.classifies = classes and not y.is_floating_point()
         if self.by_accuracy and not self.classifies:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                "a control of accuracy needs class labels (batch,), integers, and outputs (batch, classes); got "
-                f'labels {tuple(y.shape)}, {y.dtype}, and outputs {shape}: for regression use measure="loss"'
+                "a control of accuracy needs class labels (batch,), integers, and outputs (batch, classes), 2 or more; "
+                f'got labels {tuple(y.shape)}, {y.dtype}, and outputs {shape}: for all else use measure="loss"'
             )
 
     def feed_controls(self, accuracy: Tensor | float, loss: Tensor | float) -> None:
