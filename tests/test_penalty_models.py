@@ -192,7 +192,7 @@ def test_gradients_that_are_one_number_seen_many_times_move_pairs(name: str, sea
         term = penalty(lambda x: linear(SUMS[name](x)), modules=(linear,))
     jacobian = torch.func.jacrev(lambda x: linear(SUMS[name](x[None])).flatten())(x[0])
     true = 0.5 * torch.linalg.matrix_norm(jacobian.flatten(1), 2)
-    assert 0.5 * float(true) < float(term.detach()) < float(true) * (1 + 1e-5)
+    assert 0.5 * float(true.detach()) < float(term.detach()) < float(true.detach()) * (1 + 1e-5)
 
 
 def test_autocast_is_off_for_pairs_and_on_for_the_batch() -> None:
