@@ -172,3 +172,70 @@ def test_certificate_whose_parts_run_backwards_or_are_negative_proves_nothing() 
     for parts in forged:
         with pytest.raises(ValueError, match="do not follow"):
             cl.lipschitz.check(dataclasses.replace(good, value=0.0, parts=parts), net)
+
+
+def weights(*values: float) -> list[nn.Module]:
+    """Return layers of one number each, without bias, in float64."""
+    layers = []
+    for value in values:
+        layer = nn.Linear(1, 1, bias=False).double()
+        layer.weight.data.fill_(value)
+        layers.append(layer)
+    return [*layers]
+
+
+def normalised(weight: float, factor: float) -> nn.Module:
+    """Return a convolution with a normalisation behind it."""
+    convolution, norm = nn.Conv1d(1, 1, 1, bias=False), nn.BatchNorm1d(1)
+    convolution.weight.data.fill_(weight)
+    norm.weight.data.fill_(factor)
+    return nn.Sequential(convolution, norm).double().eval()
+
+
+# Products of weights that leave the range of float64 on the way, and what is left of them in the end.
+VANISHING: dict[str, tuple[list[nn.Module], float]] = {
+    "gone": (weights(*[1e-8] * 41, *[1e8] * 41), 1.0),
+    "nearly gone": (weights(*[1e-7] * 46, *[1e7] * 46), 1.0),
+    "before a unit": ([*weights(1e-170, 1e-170), nn.ReLU(), *weights(1e150, 1e150)], 1e-40),
+    "behind a unit": ([*weights(1e150, 1e150), nn.ReLU(), *weights(1e-170, 1e-170)], 1e-40),
+    "folded": ([normalised(1e-170, 1e-170), *weights(1e300)], 1e-40),
+}
+
+
+@pytest.mark.parametrize("name", VANISHING)
+@pytest.mark.parametrize("method", ["auto", "eclipse", "product"])
+@pytest.mark.parametrize("p", NORMS)
+def test_bound_is_not_lost_where_products_of_weights_vanish(name: str, method: str, p: float) -> None:
+    if method == "eclipse" and p != 2:
+        return
+    layers, exact = VANISHING[name]
+    shape = (1, 1) if name == "folded" else (1,)
+    assert upper(nn.Sequential(*layers), shape, method=method, p=p) > exact * (1 - 1e-4)
+    ends: Any = nn.Sequential(*layers, nn.Linear(1, 2, bias=False).double())
+    ends[-1].weight.data = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    if shape == (1,):
+        x = torch.ones(1, 1, dtype=torch.float64)
+        radius = cl.lipschitz.certify(ends, x, torch.tensor([0]), p=p).radius
+        assert float(radius) <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_computed_are_those_of_float64(dtype: torch.dtype) -> None:
+    for seed in range(8):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 2, bias=False))).to(dtype)
+        bounds = cl.lipschitz.bounds(net, torch.rand(8, 4).to(dtype), seconds=1)
+        assert bounds.lower <= bounds.upper
+        assert bounds.upper == pytest.approx(bounds.lower, rel=1e-5)
+
+
+def test_certified_radius_allows_for_what_is_lost_inside() -> None:
+    first, last = nn.Linear(2, 2).double(), nn.Linear(2, 2).double()
+    first.weight.data, first.bias.data = (
+        torch.diag(torch.tensor([1.0, 0.0])).double(),
+        torch.tensor([1e15, 0.0]).double(),
+    )
+    last.weight.data, last.bias.data = torch.eye(2).double(), torch.tensor([-1e15, 0.0]).double()
+    x = torch.tensor([[0.07, 0.0]], dtype=torch.float64)
+    found = cl.lipschitz.certify(nn.Sequential(first, nn.ReLU(), last), x, torch.tensor([0]))
+    assert float(found.radius) <= 0.07

@@ -363,3 +363,39 @@ def test_proven_bound_is_not_above_the_constant_where_digits_are_lost_inside(bia
         bound = lower(net, torch.rand(20, 1).double(), pairs=8, steps=5, seed=seed)
         assert bound.proven
         assert bound.value <= 1.0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.dropout(x, 0.5, True),
+        lambda x: x + 1e-3 * torch.rand_like(x),
+        lambda x: x - x.mean(0),
+        lambda x: x * x.sum().item(),
+        lambda x: x.flip(0),
+    ],
+)
+def test_what_is_no_function_of_one_sample_has_no_constant(function: Any) -> None:
+    with pytest.raises(ValueError, match="at the steepest pair it gave other outputs one by one than in one batch"):
+        lower(function, data(), pairs=8, steps=10)
+
+
+def test_a_function_that_is_flat_has_the_constant_zero() -> None:
+    x = data()
+    assert lower(lambda x: x * 0, x, ball=(x[0], 1.0), pairs=8, steps=10).value == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_bounds_too(dtype: torch.dtype) -> None:
+    layer, x = nn.Linear(7, 4), data()
+    layer.weight.data = linear(3)
+    exact = float(torch.linalg.matrix_norm(layer.to(dtype).weight.data.double(), 2))
+    for box in (None, (0.0, 1.0)):
+        bound = lower(layer, x.to(dtype), box=box, pairs=8, steps=20)
+        assert 0.9 * exact < bound.value <= exact
+    assert lower(lambda x: 3 * x, x.to(dtype), pairs=8, steps=10).value == pytest.approx(3, rel=0.05)
+
+
+def test_gradients_that_are_one_number_seen_many_times_are_climbed() -> None:
+    assert lower(lambda x: x.sum(1, keepdim=True), data(), pairs=8, steps=10).value == pytest.approx(7**0.5, rel=1e-4)
+    assert float(jacobian_norms(lambda x: x.mean(1), data())[0]) == pytest.approx(7**-0.5)

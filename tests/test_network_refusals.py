@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from oracles import randn
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 import cheaplip as cl
@@ -183,7 +183,13 @@ TRAPS: dict[str, tuple[Function, str]] = {
         "",
     ),
     # Python
-    "a type that is asked for": (inside_out, "not those of the layers"),
+    "a type that is asked for": (inside_out, "asks whether it is traced"),
+    "a type that is asked for, with an and": (
+        lambda x: x if isinstance(x, fx.Proxy) or x.abs().max() < 1e4 else 100 * x,
+        "asks whether it is traced",
+    ),
+    "a sum in another dtype": (lambda x: x.mean(1, keepdim=True, dtype=torch.bfloat16), "leave out dtype"),
+    "a look at the bits": (lambda x: x.view(torch.float64), "something else"),
     "a number that is asked for": (lambda x: x if x.sum() > 0 else -x, "does not look at numbers"),
     "two values": (lambda x: (x, x), "one floating tensor"),
     "nothing": (lambda x: None, "one floating tensor"),
@@ -220,6 +226,23 @@ MODULES: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
 def test_module_that_is_no_layer_is_loud(name: str, p: float) -> None:
     module, shape, reason = MODULES[name]
     assert reason in refused(nn.Sequential(module), shape, p)
+
+
+class Disguised(nn.Linear):
+    """Looks like a layer whose weight is computed."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.parametrizations = nn.ModuleDict({"weight": nn.Identity()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 100 * F.relu(x[..., :1] - 1e4)
+
+
+def test_forward_that_is_not_torchs_own_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "another forward than torch's" in refused(nn.Sequential(Disguised()))
+    monkeypatch.setattr(nn.Tanh, "forward", lambda self, x: torch.tanh(x) + 100 * F.relu(x - 1e4))
+    assert "module '1' (Tanh) has another forward than torch's" in refused(nn.Sequential(nn.Linear(4, 4), nn.Tanh()))
 
 
 def test_registered_constant_that_samples_refute_is_loud() -> None:

@@ -16,6 +16,7 @@ from cheaplip.lipschitz.margins import by_one, by_pair
 from cheaplip.lipschitz.network.tracing import module_of
 from cheaplip.lipschitz.problem import problem_of, shape_of
 from cheaplip.lipschitz.upper import checked
+from cheaplip.lipschitz.witness import PLACES, Largest
 from cheaplip.modes import Model
 from cheaplip.norms import Box, Norm, box_tensors
 
@@ -131,7 +132,7 @@ def certify(
             f"certify needs outputs of shape (n, classes); got {problem.graph.nodes[-1].shape} for each sample"
         )
     with torch.no_grad():
-        outputs = _outputs(model, x)
+        outputs, lost = _outputs(model, x)
         classes = outputs.shape[1]
         if int(y.min()) < 0 or int(y.max()) >= classes:
             raise ValueError(
@@ -141,17 +142,18 @@ def certify(
             constants, how = by_one(problem, begun + seconds)
         else:
             constants, how = by_pair(problem, "sdp" if method == "pairs" else "shared", begun + seconds)
-    radius = radii(outputs, y.cpu(), constants)
+    radius = radii(outputs, y.cpu(), constants, lost)
     return Certified(radius, constants, norm, how, domain, time.monotonic() - begun)
 
 
-def radii(outputs: Tensor, y: Tensor, constants: Tensor) -> Tensor:
+def radii(outputs: Tensor, y: Tensor, constants: Tensor, lost: Tensor | float = 0.0) -> Tensor:
     """Return the certified radius of each sample, rounded down.
 
     Args:
         outputs: of the model in float64, ``(n, classes)``.
         y: labels, ``(n,)``.
         constants: bounds of Lip(f_i - f_j), ``(classes, classes)``.
+        lost: what the outputs may be off by beside the usual, ``(n, 1)``, as by rounding of larger numbers inside.
 
     Example:
         >>> z = torch.tensor([[2.0, 0.0, 1.0]], dtype=torch.float64)
@@ -159,7 +161,7 @@ def radii(outputs: Tensor, y: Tensor, constants: Tensor) -> Tensor:
         0.25
     """
     own = outputs.gather(1, y[:, None])
-    margins = own - outputs - ROUNDING * outputs.abs().amax(1, keepdim=True)
+    margins = own - outputs - ROUNDING * outputs.abs().amax(1, keepdim=True) - lost
     others = torch.ones_like(outputs, dtype=torch.bool).scatter_(1, y[:, None], False)
     each = torch.where(margins > 0, margins / constants[y] * (1 - 1e-12), 0.0)
     # Equal outputs, whose difference cannot change, leave nothing to fear where they differ.
@@ -184,9 +186,15 @@ def _check_samples(x: Tensor, y: Tensor, box: Box | None) -> None:
             raise ValueError("x must lie in the box, where the bound holds; clamp it, or use domain='all'")
 
 
-def _outputs(model: Model, x: Tensor) -> Tensor:
+def _outputs(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs in float64, and what they lost in it where numbers on the way were large."""
     inner = copy.deepcopy(module_of(model)).cpu().double().eval()
-    outputs = torch.cat([inner(part.cpu().double()) for part in torch.split(x, BATCH)])
+    found, lost = [], []
+    for part in torch.split(x, BATCH):
+        with Largest() as largest:
+            found.append(inner(part.cpu().double()))
+        lost.append(found[-1].new_full((len(part), 1), PLACES * torch.finfo(torch.float64).eps * largest.value))
+    outputs = torch.cat(found)
     if not bool(torch.isfinite(outputs).all()):
         raise ValueError("the model's outputs must be finite; got NaN or infinite ones")
-    return outputs
+    return outputs, torch.cat(lost)

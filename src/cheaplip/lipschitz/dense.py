@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from cheaplip.lipschitz.network import Graph, Node
+from cheaplip.lipschitz.network.rules import LinearMap
 from cheaplip.lipschitz.system import System, Units
 
 # Slopes of the units of a node, (*shape) each.
 Slopes: TypeAlias = "tuple[Tensor, Tensor]"
 # With more numbers than this a part's matrices are not written down.
 NUMBERS = 2**27
+# Below this, products may have lost digits, which show again when everything is so many times larger.
+VANISHING, LARGER = 1e-290, 2.0**500
 
 
 def is_dense(graph: Graph, start: int, end: int, units: int) -> bool:
@@ -106,8 +109,17 @@ def _push(graph: Graph, start: int, end: int, source: int | None) -> tuple[list[
                 for term in terms:
                     values[place] = _added(values[place], term)
                 if size is not None:
-                    sizes[place] = _added(sizes[place], linear.magnitude(size))
+                    sizes[place] = _added(sizes[place], _kept(linear, size))
     return values, sizes
+
+
+def _kept(linear: LinearMap, size: Tensor) -> Tensor:
+    """Return how large entries become behind a linear map: infinite where they lose digits near zero, or vanish."""
+    made = linear.magnitude(size)
+    small = made < VANISHING
+    if not linear.moves and bool(small.any()):
+        made = torch.where(small & (linear.magnitude(size * LARGER) > 0), math.inf, made)
+    return made
 
 
 def _added(one: Tensor | None, other: Tensor) -> Tensor:

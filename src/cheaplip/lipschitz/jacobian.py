@@ -87,9 +87,11 @@ def leading(task: Task, points: Tensor, directions: Tensor, starts: int = 1) -> 
         return _turned(task, points, directions, starts)
     size = max(1, NUMBERS // (outputs * points[0].numel()))
     parts = []
-    for some in torch.split(points, size):
+    for some, given in zip(torch.split(points, size), torch.split(directions, size), strict=True):
         norms, steepest = operator_norm(rows(task, some), float(task.p_in), float(task.p_out))
-        parts.append((some, unit(steepest.view_as(some)), norms))
+        turned = unit(steepest.view_as(some)).to(some)
+        # Where all is flat one direction is as good as another.
+        parts.append((some, torch.where(per_sample(norms > 0, some), turned, given), norms))
     return Places(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -100,7 +102,7 @@ def rows(task: Task, points: Tensor) -> Tensor:
         output = widen(apply(task.function, leaf))
         total = output.reshape(len(points), -1).sum(0)
         gradients = [pull_back(one, leaf, torch.ones_like(one), keep=True) for one in total]
-    return torch.stack(gradients, 1).flatten(2)
+    return widen(torch.stack(gradients, 1).flatten(2))
 
 
 def operator_norm(matrix: Tensor, p_in: float, p_out: float) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from cheaplip.lipschitz.problem import Problem
 from cheaplip.lipschitz.sdp.eclipse import multipliers_by_layer
 from cheaplip.lipschitz.sdp.interior import few_threads, solve
 from cheaplip.lipschitz.sdp.sectors import Sectors, least_square, proven_square
-from cheaplip.lipschitz.upper import LARGEST, bounded
+from cheaplip.lipschitz.upper import LARGEST, bounded, in_range
 
 # |z_i - z_j| is at most so many times the p-norm of z.
 SPREAD = {1.0: 1.0, 2.0: math.sqrt(2) * (1 + 1e-15), math.inf: 2.0}
@@ -60,7 +60,7 @@ def by_pair(problem: Problem, method: str, deadline: float) -> tuple[Tensor, str
     before = 1.0
     if start:
         before = bounded(problem, "auto", time.monotonic() + max(0.0, deadline - time.monotonic()) / 4, start)[0]
-    if tight and problem.product.p == 2:
+    if tight and problem.product.p == 2 and in_range(problem.sectors(start, end)):
         found, how = _by_sectors(problem.sectors(start, end), method, deadline)
     elif is_dense(problem.graph, start, end, 0):
         found, how = _by_rows(problem, start, end), "rows of the last layer"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from cheaplip.lipschitz.network.rules import LinearMap, Rule, Shape
 
 # Layers that are larger or smaller than this are not multiplied as matrices.
 FAR = 1e50
+# A product of two numbers of which less than this is left may have lost as much.
+VANISHED = sys.float_info.min
 
 
 @final
@@ -104,22 +107,27 @@ def _asked(node: Node, rule: Rule, p: float) -> float:
 
 
 def _row(nodes: Sequence[Node], shape: Shape, p: float) -> float:
-    rules: list[tuple[Rule, Node]] = []
+    widest = max(node.size for node in nodes)
+    rules: list[tuple[Rule, Node, float]] = []  # and what may have vanished while a rule was made
     for node in nodes:
         linear, before = node.rules[0].linear, rules[-1][0].linear if rules else None
         if linear is not None and linear.factors is not None and before is not None and before.rescaled is not None:
-            rules[-1] = before.rescaled(linear.factors), rules[-1][1]  # BatchNorm becomes part of the layer before it
+            # BatchNorm becomes part of the layer before it.
+            rules[-1] = before.rescaled(linear.factors), rules[-1][1], rules[-1][2] + VANISHED * node.size * widest**2
         else:
-            rules.append((node.rules[0], node))
-    constants = [_asked(node, rule, p) for rule, node in rules]
+            rules.append((node.rules[0], node, 0.0))
+    constants = [up(_asked(node, rule, p) + vanished) for rule, node, vanished in rules]
     product = functools.reduce(times, constants, 1.0)
     if not all(constant == 0 or 1 / FAR < constant < FAR for constant in constants):
         return product  # numbers of the matrix could vanish while it is made
-    maps = [rule.linear for rule, _ in rules if rule.linear is not None]
-    size, widest = math.prod(shape), max(node.size for node in nodes)
+    maps = [rule.linear for rule, _, _ in rules if rule.linear is not None]
+    size = math.prod(shape)
     if sum(not linear.moves for linear in maps) <= 1 or size * nodes[-1].size > DENSE or size * widest > 64 * DENSE:
         return product
-    return min(product, _together(maps, shape, p))
+    # What vanishes behind a layer is enlarged by those behind it.
+    behind = itertools.accumulate(reversed(constants), times, initial=1.0)
+    vanished = VANISHED * size * widest * sum(behind)
+    return min(product, up(_together(maps, shape, p) + vanished))
 
 
 def _together(maps: Sequence[LinearMap], shape: Shape, p: float) -> float:

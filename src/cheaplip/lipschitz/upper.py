@@ -189,9 +189,8 @@ def bounded(
 
 def _tight(problem: Problem, start: int, end: int, kind: str, deadline: float) -> tuple[Part | None, str]:
     sectors = problem.sectors(start, end)
-    sizes = torch.cat(sectors.sizes)
-    if not bool(((sizes == 0) | ((sizes > 1 / FAR) & (sizes < FAR))).all()):
-        return None, kind  # their squares could vanish, unseen
+    if not in_range(sectors):
+        return None, kind
     with few_threads(sectors.inputs + len(sectors)):
         first = multipliers_by_layer(sectors)
         if first is None:
@@ -203,6 +202,12 @@ def _tight(problem: Problem, start: int, end: int, kind: str, deadline: float) -
             if part is not None and (best is None or part.value < best.value * (1 + GAP)):
                 return (part if best is None or part.value < best.value else best), "sdp"
     return best, "eclipse"
+
+
+def in_range(sectors: Sectors) -> bool:
+    """Tell whether no squares of the entries could vanish, unseen, or overflow."""
+    sizes = torch.cat(sectors.sizes)
+    return bool(((sizes == 0) | ((sizes > 1 / FAR) & (sizes < FAR))).all())
 
 
 def proven_part(sectors: Sectors, start: int, end: int, multipliers: Tensor) -> Part | None:

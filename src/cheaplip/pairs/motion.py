@@ -83,8 +83,10 @@ class Pairs(nn.Module):
         scale = scale_of(points)
         self.search, self.renew, self.count, self.moves = check_search(search, self.p_in), renew, len(u), 0
         self.start = Start(u, v) if start is None else start
-        # Points that are close beside their size differ by few last places, of which quotients come out wrong.
-        least = max(0.01 * scale, PLACES * torch.finfo(points.dtype).eps * float(points.abs().max()))
+        # Points that are close beside their size differ by few last places, of which quotients come out wrong; half
+        # precision has no more to offer than the data's scale.
+        places = PLACES * torch.finfo(points.dtype).eps * float(points.abs().max())
+        least = max(0.01 * scale, min(places, 0.5 * scale) if torch.finfo(points.dtype).bits < 32 else places)
         smallest = least if min_distance is None else number(min_distance, "min_distance", low=0)
         usual = 1.0 if search == "paper" else 0.05 * scale
         self.first_step = usual if step is None else number(step, "step", above=0)

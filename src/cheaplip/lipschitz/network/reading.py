@@ -6,12 +6,13 @@ read is compared with the model, call by call on other samples, and all calls wi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from cheaplip.lipschitz.network import functions, naming
 from cheaplip.lipschitz.network.graph import Graph, Node
@@ -151,6 +152,8 @@ class _Reader:
         layer = self.run.layer(n)
         if n.args != (source,) or n.kwargs:
             raise ValueError("it needs one input and no other arguments")
+        if is_parametrized(layer):  # its weight is computed: in float64, as by a search
+            layer = copy.deepcopy(layer).cpu().double()
         rule = RULES[type_before_parametrizations(layer)](layer, self.shapes[source])
         return Node(name, kind, shape, (self.places[source],), (rule,))
 

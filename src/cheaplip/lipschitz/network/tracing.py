@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import module as of_torch
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from cheaplip.lipschitz.network.registry import RULES
+from cheaplip.lipschitz.network.registry import FORWARDS, RULES
 from cheaplip.modes import Model, unwrap
 
 REMEDY = (
@@ -62,6 +62,9 @@ def _check_plain(name: str, module: nn.Module) -> None:
             f"{called} has forward hooks, which may change its output: remove them; "
             "weight_norm and spectral_norm of torch.nn.utils.parametrizations do without"
         )
+    kind = type_before_parametrizations(module)
+    if kind in FORWARDS and type(module).forward is not FORWARDS[kind]:
+        raise TypeError(f"{called} has another forward than torch's, which is not understood: {REMEDY}")
     own = [entry for entry in vars(module) if callable(getattr(type(module), entry, None))]
     if own:
         raise TypeError(f"{called} has its own {', '.join(own)}: the bound knows its type's alone")

@@ -144,7 +144,7 @@ def _reduced(rows: Tensor, sizes: Tensor, inputs: int, terms: int) -> tuple[Tens
     fed, fed_sizes = rows[:, :inputs], sizes[:, :inputs]
     used = (fed_sizes != 0).any(1)
     count = int(used.sum())
-    if count >= inputs:
+    if count >= inputs or not bool(torch.isfinite(sizes).all()):
         return rows, sizes, inputs
     scale = torch.exp2(-torch.log2(fed_sizes[used].amax(1)).round())  # powers of two: no rounding
     mine, mine_sizes = fed[used] * scale[:, None], fed_sizes[used] * scale[:, None]
