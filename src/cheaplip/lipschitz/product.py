@@ -116,7 +116,8 @@ def _row(nodes: Sequence[Node], shape: Shape, p: float) -> float:
             rules[-1] = before.rescaled(linear.factors), rules[-1][1], rules[-1][2] + VANISHED * node.size * widest**2
         else:
             rules.append((node.rules[0], node, 0.0))
-    constants = [up(_asked(node, rule, p) + vanished) for rule, node, vanished in rules]
+    asked = ((_asked(node, rule, p), vanished) for rule, node, vanished in rules)
+    constants = [up(constant + vanished) if vanished else constant for constant, vanished in asked]
     product = functools.reduce(times, constants, 1.0)
     if not all(constant == 0 or 1 / FAR < constant < FAR for constant in constants):
         return product  # numbers of the matrix could vanish while it is made

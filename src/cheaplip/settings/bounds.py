@@ -42,7 +42,7 @@ class BoundsSettings:
         ),
     ] = "auto"
     seconds: Annotated[
-        float, About("how long the upper bound is improved, and a claim tried again before it is left open", low=0)
+        float, About("how long the upper bound is improved, and after it an open claim searched against", low=0)
     ] = 30.0
     steps: Annotated[
         int | None,

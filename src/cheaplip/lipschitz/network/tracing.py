@@ -36,7 +36,7 @@ def trace(root: Root) -> fx.Graph:
         reason = str(error).strip().partition("\n")[0]
         raise TypeError(
             f"the model's forward cannot be followed: {reason}; an upper bound needs a forward that does not look at "
-            f"numbers: {REMEDY}"
+            f"numbers, and makes tensors by x.new_zeros(...) instead of torch.zeros(len(x), ...): {REMEDY}"
         ) from error
 
 
@@ -140,8 +140,9 @@ def untouched(root: Root) -> Iterator[None]:
 
 
 def check_finite(layer: nn.Module) -> None:
-    """Raise where a layer's weights are not finite real numbers."""
+    """Raise where a layer's weights are not finite, or one of torch's has complex ones."""
     made = [tensor for name in ("weight", "bias") if isinstance(tensor := getattr(layer, name, None), Tensor)]
+    real = type_before_parametrizations(layer) in FORWARDS
     for tensor in [*layer.parameters(), *layer.buffers(), *made]:
-        if tensor.is_complex() or not bool(torch.isfinite(tensor).all()):
+        if (real and tensor.is_complex()) or not bool(torch.isfinite(tensor).all()):
             raise ValueError("it must have finite real weights; got NaN, infinite or complex ones")

@@ -134,9 +134,10 @@ def _lower(
 
 def _against(found: Enclosure, subject: Subject, settings: BoundsSettings, x: Tensor) -> Enclosure:
     """Search longer, from other starts, for a pair that refutes a claim that is open."""
-    begun = time.perf_counter()
+    begun, each = time.perf_counter(), LONGER * found.lower_seconds
     for k in range(1, AGAIN + 1):
-        if found.verdict != "open" or time.perf_counter() - begun > settings.seconds:
+        # A search is not begun that would end too late.
+        if found.verdict != "open" or time.perf_counter() - begun + each > settings.seconds:
             break
         steps = LONGER * (settings.steps or effort(subject.model, x)[1])
         below = _lower(subject, x, found.box, found.proofs, subject.seed + k, steps)
