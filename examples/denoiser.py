@@ -76,7 +76,7 @@ def penalty_of(kind: str, network: nn.Sequential, start: Tensor, seed: int) -> A
 def train(kind: str, x: Tensor, start: Tensor, arguments: argparse.Namespace, tick: Any) -> Denoiser:
     """Train a denoiser on freshly drawn noise."""
     torch.manual_seed(arguments.seed)
-    model = Denoiser(x.shape[1])
+    model = Denoiser(x.shape[1], arguments.width)
     penalty = penalty_of(kind, model.inner, noisy(start, arguments.sigma, 1), arguments.seed)
     control = None
     if penalty is not None:
@@ -119,18 +119,19 @@ def draw(rows: dict[str, Row], clean: Tensor, given: Tensor) -> Figure:
         axes = left.subplots(len(lines) + 1, SHOWN)
         for line, (name, images) in enumerate({"clean": clean[:SHOWN], **lines}.items()):
             for place, image in enumerate(images):
-                axes[line, place].imshow(image[0].clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+                axes[line, place].imshow(image[0].clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
                 axes[line, place].set_axis_off()
             axes[line, 0].set_title(name, loc="left", fontsize=9)
         panel = right.subplots()
         for place, (kind, row) in enumerate(rows.items()):
             low, high = row.interval.lower, row.interval.upper
             panel.plot([low, high], [place, place], color=COLORS[kind], linewidth=8, solid_capstyle="butt")
-            panel.text(low, place - 0.28, f"{KINDS[kind]}: {low:.2f} to {high:.2f}, {row.psnr:.1f} dB", fontsize=9)
+            words = f"{KINDS[kind]}: {low:.2f} to {high:.2f}, {row.psnr:.1f} dB"
+            panel.text(low, place - 0.28, words, fontsize=9, backgroundcolor="white")
         panel.axvline(1, color="black", linestyle="--", linewidth=1)
         panel.set(xscale="log", yticks=[], ylim=(2.5, -0.6), xlabel="Lip(N): from the steepest pair to the proof")
         panel.xaxis.set_major_formatter("{x:g}")
-        panel.set_title("Left of the dashed line D does not expand", loc="left")
+        panel.set_title("Up to the dashed line D is firmly nonexpansive", loc="left")
     return figure
 
 
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=0.1, help="deviation of the noise; images lie in [0, 1]")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--images", type=int, default=12_000, help="training images, at most")
+    parser.add_argument("--width", type=int, default=32, help="channels inside of N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/denoiser"), help="folder of the picture")
     arguments = parser.parse_args()
