@@ -195,7 +195,12 @@ VALID = Data("mine", some(40), some(4), some(4), some(12), classes=7, shape=(3, 
         ({"test": None}, TypeError, "test must be a Split; got NoneType"),
         ({"test": Split(torch.zeros(0, 3, 8, 8), torch.zeros(0).long())}, ValueError, "test must hold at least one"),
         ({"selection": Split(torch.zeros(1, 3, 8, 8).double(), torch.zeros(1).long())}, TypeError, "got float64"),
-        ({"selection": Split(torch.zeros(1, 3, 8, 8), torch.zeros(2).long())}, ValueError, r"shape \(1,\), as x has"),
+        (
+            {"selection": Split(torch.zeros(1, 3, 8, 8), torch.zeros(2).long())},
+            ValueError,
+            r"shape \(1,\) for its 1 samples",
+        ),
+        ({"selection": Split(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8).long())}, ValueError, "one class for each"),
     ],
 )
 def test_data_that_contradicts_itself_cannot_be_made(

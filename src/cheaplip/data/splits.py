@@ -120,7 +120,12 @@ def _check_labels(y: Tensor, which: str, samples: int, classes: int | None) -> N
         raise TypeError(f"y of {which} must be a {str(wanted)[6:]} tensor for {what}; got {_kind(y)}")
     shape = f"({samples}, k) or more" if classes is None else f"({samples},)"
     if (y.dim() < 2 if classes is None else y.dim() != 1) or len(y) != samples:
-        raise ValueError(f"y of {which} must have the shape {shape}, as x has; got {tuple(y.shape)}")
+        remedy = "give one row for each row of x"
+        if classes is not None and y.dim() > 1:
+            remedy = "give one class for each sample, or floats, which are a regression"
+        raise ValueError(
+            f"y of {which} must have the shape {shape} for its {samples} samples; got {tuple(y.shape)}: {remedy}"
+        )
     if not len(y):
         return
     if classes is None:
