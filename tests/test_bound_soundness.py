@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -239,3 +239,28 @@ def test_certified_radius_allows_for_what_is_lost_inside() -> None:
     x = torch.tensor([[0.07, 0.0]], dtype=torch.float64)
     found = cl.lipschitz.certify(nn.Sequential(first, nn.ReLU(), last), x, torch.tensor([0]))
     assert float(found.radius) <= 0.07
+
+
+class Scaled(nn.Module):
+    """Its forward makes numbers of its parameters: a factor that float32 loses, or a normalised weight."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.large, self.one = nn.Parameter(torch.tensor(2.0**24)), nn.Parameter(torch.tensor(1.0))
+        self.weight = nn.Parameter(torch.randn(2, 4, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "lost":
+            return x * ((self.large + self.one) - self.large)
+        return F.linear(x, self.weight / torch.linalg.matrix_norm(self.weight.double()).to(self.weight))
+
+
+@pytest.mark.parametrize("how", ["lost", "normalised"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_made_of_parameters_are_those_of_float64(how: str, dtype: torch.dtype) -> None:
+    net, x = Scaled(how).to(dtype), torch.rand(8, 4).to(dtype)
+    bounds = cl.lipschitz.bounds(net, x, seconds=1)
+    assert 0 < bounds.lower <= bounds.upper == pytest.approx(bounds.lower, rel=1e-5)
+    radius = cl.lipschitz.certify(net, x[:1], net(x[:1]).argmax(1)).radius
+    assert float(radius) < 1

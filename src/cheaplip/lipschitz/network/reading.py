@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, final
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from cheaplip.lipschitz.network import functions, naming
@@ -47,7 +47,21 @@ def read(model: Model, shape: Shape) -> Graph:
         TypeError: naming the module or function that is not understood.
         ValueError: naming the one that is understood only otherwise, has weights that are not finite, or mixes samples.
     """
-    root = Root(module_of(model))
+    inner = module_of(model)
+    graph, computes = _read(inner, shape)
+    if not computes or all(p.dtype == torch.float64 for p in inner.parameters() if p.is_floating_point()):
+        return graph
+    # The numbers that its forward makes of its parameters are those of float64, as in a search.
+    try:
+        wide, _ = _read(copy.deepcopy(inner).cpu().double(), shape)
+    except (TypeError, ValueError, RuntimeError):
+        return graph  # it casts to another dtype itself
+    return wide if _form(wide) == _form(graph) else graph
+
+
+def _read(inner: nn.Module, shape: Shape) -> tuple[Graph, bool]:
+    """Return the graph, and whether the forward uses tensors beside its layers."""
+    root = Root(inner)
     plain = (torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False))
     with plain[0], plain[1], plain[2], torch.autocast("cuda", enabled=False), untouched(root):
         calls = trace(root)
@@ -55,7 +69,11 @@ def read(model: Model, shape: Shape) -> Graph:
         reader = _Reader(Run(root, calls, x))
         graph = reader.graph()
         verify(root, calls, graph, reader.places)
-    return graph
+    return graph, any(n.op == "get_attr" for n in calls.nodes)
+
+
+def _form(graph: Graph) -> list[tuple[object, ...]]:
+    return [(node.kind, node.shape, node.sources, node.join) for node in graph.nodes]
 
 
 @final
