@@ -262,6 +262,18 @@ def test_penalties_that_need_no_classes_train_on_a_regression(penalty: str, tmp_
     assert result["loss"]["clean"] > 0
 
 
+@pytest.mark.parametrize(("key", "value"), [("classes", 2**31), ("shape", [1, 8, 9]), ("classes", None)])
+def test_run_that_was_begun_with_other_data_is_not_gone_on_with(key: str, value: Any, run: Path) -> None:
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["input"][key] = value
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    (run / "result.json").unlink()
+    before = contents(run)
+    with pytest.raises(ValueError, match=r"begun with inputs of shape .*; digits now has \(1, 8, 8\) and 10: put the"):
+        runs.train(replace(SMALL, out=str(run), resume=True), progress=False)
+    assert contents(run) == before
+
+
 def test_config_that_was_written_before_there_were_these_penalties_is_read(run: Path) -> None:
     values = yaml.safe_load((run / "config.yaml").read_text())
     for name in ("jacobian", "alp", "trades"):

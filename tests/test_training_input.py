@@ -120,6 +120,15 @@ def test_resume_with_another_control_names_the_difference(tmp_path: Path) -> Non
         other.fit(epochs=2, checkpoint=tmp_path, resume=True)
 
 
+def test_numbers_beyond_any_float_in_a_checkpoint_are_a_difference(tmp_path: Path) -> None:
+    Run().fit(epochs=1, checkpoint=tmp_path)
+    state = torch.load(tmp_path / FILE, weights_only=True)
+    state["settings"]["control_0.target"] = 10**400
+    torch.save(state, tmp_path / FILE)
+    with pytest.raises(ValueError, match=r"begun with control_0\.target = 1000"):
+        Run().fit(epochs=2, checkpoint=tmp_path, resume=True)
+
+
 def test_same_objects_may_resume_though_their_counters_moved(tmp_path: Path) -> None:
     whole, run = Run(renew=2), Run(renew=2)
     whole.fit(epochs=3)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cheaplip.data import load
+from cheaplip.data import Data, load
 from cheaplip.files import alone
 from cheaplip.modes import flushed
 from cheaplip.runs.folder import (
@@ -77,6 +77,7 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
     """Train in this process; of several the first writes the folder."""
     device = device_of(settings.device) if fabric is None else fabric.device
     data = load(settings.data, data_dir=settings.data_dir, seed=settings.seed)
+    _check_same_data(folder, data)
     name, asked = full_name(settings, data), settings
     settings = replace(settings, model=name, learning_rate=full_rate(settings, name))
     parts = assemble(settings, data, device)
@@ -91,6 +92,18 @@ def _train(folder: Path, settings: TrainSettings, fabric: Fabric | None, progres
             history.save(folder / METRICS)
             write_result(folder, result_of(settings, data, parts, history, shows(progress)) | found)
     return folder
+
+
+def _check_same_data(folder: Path, data: Data) -> None:
+    """Raise if a run was begun with data of another form."""
+    if not (folder / CONFIG).exists():
+        return
+    begun = read_config(folder)
+    if (begun.shape, begun.classes) != (data.shape, data.classes):
+        raise ValueError(
+            f"{folder} was begun with inputs of shape {begun.shape} and classes = {begun.classes}; {data.name} now has "
+            f"{data.shape} and {data.classes}: put the data back, or start anew in another folder"
+        )
 
 
 def _fitted(

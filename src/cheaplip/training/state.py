@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
@@ -115,6 +116,8 @@ def differing(first: Settings, second: Settings) -> Iterator[str]:
 
 
 def _same(first: float | str, second: float | str) -> bool:
-    if isinstance(first, str) or isinstance(second, str):
+    if isinstance(first, str) or isinstance(second, str) or first == second:
         return first == second
+    if max(abs(first), abs(second)) > sys.float_info.max:
+        return False  # a whole number beyond any float
     return math.isclose(first, second, rel_tol=1e-5) or (math.isnan(first) and math.isnan(second))
