@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,16 @@ def test_resume_with_another_control_names_the_difference(tmp_path: Path) -> Non
     other.control = cl.Discrepancy(other.penalty, target=0.8, step=0.02)
     with pytest.raises(ValueError, match=r"control_0\.target = 0\.9, and now has 0\.8"):
         other.fit(epochs=2, checkpoint=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("number", [1e308, math.inf, -(10**400)])
+def test_rows_of_a_checkpoint_that_cannot_be_summed_up_are_damage(number: float, tmp_path: Path) -> None:
+    Run().fit(epochs=1, checkpoint=tmp_path)
+    state = torch.load(tmp_path / FILE, weights_only=True)
+    state["rows"][0]["seconds"] = number
+    torch.save(state, tmp_path / FILE)
+    with pytest.raises(ValueError, match="but it is damaged"):
+        Run().fit(epochs=2, checkpoint=tmp_path, resume=True)
 
 
 def test_numbers_beyond_any_float_in_a_checkpoint_are_a_difference(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cheaplip.checks import whole_number
 from cheaplip.control import Discrepancy
 
+# No figure of a training comes near it.
+LARGEST = 1e300
+
 
 def check_model(model: Any, loader: Any) -> None:
     """Raise unless there is a model with trainable parameters, and a loader that can be iterated over."""
@@ -158,7 +161,8 @@ def holds_a_training(state: dict[str, Any]) -> bool:
             return False
         if not all(isinstance(name, str) and isinstance(value, (int, float)) for name, value in row.items()):
             return False
-        if row["epoch"] != number:
+        # A sum of larger ones may be infinite; NaN stands where there is nothing to tell.
+        if row["epoch"] != number or any(abs(value) > LARGEST for value in row.values()):
             return False
         whole_numbers.append(row["steps"])
     kept = best["state"] is None or isinstance(best["state"], dict)
