@@ -148,6 +148,8 @@ def test_unknown_or_missing_keys_of_a_state_are_refused(state: dict[str, Any]) -
         ({"step": math.nan}, "step must be a finite number above 0"),
         ({"warmup": -1}, "warmup must be a whole number"),
         ({"warmup": 1.5}, "warmup must be a whole number"),
+        ({"step": 1e39}, "step and floor must be numbers of λ's dtype, torch.float32"),
+        ({"floor": 1e300}, "numbers of λ's dtype"),
         ({"floor": -1.0}, "floor must be a finite number"),
         ({"floor": math.inf}, "floor must be a finite number"),
         ({"rule": "multiplicative"}, "floor above 0"),
@@ -155,7 +157,7 @@ def test_unknown_or_missing_keys_of_a_state_are_refused(state: dict[str, Any]) -
 )
 def test_bad_argument_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Discrepancy(Weight(1.0), **{"target": 0.9, "step": 0.1, **arguments})
+        Discrepancy(Weight(torch.tensor(1.0)), **{"target": 0.9, "step": 0.1, **arguments})
 
 
 @pytest.mark.parametrize("arguments", [{"target": "high"}, {"step": "small"}, {"floor": None}])

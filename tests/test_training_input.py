@@ -121,6 +121,15 @@ def test_resume_with_another_control_names_the_difference(tmp_path: Path) -> Non
         other.fit(epochs=2, checkpoint=tmp_path, resume=True)
 
 
+def test_settings_of_a_checkpoint_that_are_no_numbers_or_words_are_damage(tmp_path: Path) -> None:
+    Run().fit(epochs=1, checkpoint=tmp_path)
+    state = torch.load(tmp_path / FILE, weights_only=True)
+    state["settings"]["control_0.target"] = torch.ones(2)
+    torch.save(state, tmp_path / FILE)
+    with pytest.raises(ValueError, match="but it is damaged"):
+        Run().fit(epochs=2, checkpoint=tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("number", [1e308, math.inf, -(10**400)])
 def test_rows_of_a_checkpoint_that_cannot_be_summed_up_are_damage(number: float, tmp_path: Path) -> None:
     Run().fit(epochs=1, checkpoint=tmp_path)

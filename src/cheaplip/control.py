@@ -80,6 +80,10 @@ class Discrepancy:
             raise ValueError(f"warmup must be a whole number of at least 0; got {warmup!r}")
         if not (_finite(floor) and floor >= 0):
             raise ValueError(f"floor must be a finite number of at least 0; got {floor!r}")
+        if isinstance(penalty.weight, Tensor) and max(step, floor) > torch.finfo(penalty.weight.dtype).max / 2:
+            raise ValueError(
+                f"step and floor must be numbers of λ's dtype, {penalty.weight.dtype}; got {step}, {floor}"
+            )
         if rule == "multiplicative" and floor == 0:
             raise ValueError("the multiplicative rule cannot leave 0: give a floor above 0, for example floor=1e-4")
         self.penalty, self.target, self.size, self.measure = penalty, target, step, measure

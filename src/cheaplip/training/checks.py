@@ -151,6 +151,8 @@ def holds_a_training(state: dict[str, Any]) -> bool:
     right = isinstance(rows, list) and isinstance(state["settings"], dict) and isinstance(state["measured"], bool)
     if not right or not isinstance(best, dict) or best.keys() != {"state", "score", "epoch", "eligible"}:
         return False
+    if not all(isinstance(value, (int, float, str)) for value in state["settings"].values()):
+        return False
     # Each row tells the weights of all penalties that have one.
     with_weight = (name for name, part in state.items() if isinstance(part, dict) and "weight" in part)
     penalties = [int(name[8:]) for name in with_weight if name.startswith("penalty_")]
