@@ -80,10 +80,8 @@ class Discrepancy:
             raise ValueError(f"warmup must be a whole number of at least 0; got {warmup!r}")
         if not (_finite(floor) and floor >= 0):
             raise ValueError(f"floor must be a finite number of at least 0; got {floor!r}")
-        if isinstance(penalty.weight, Tensor) and max(step, floor) > torch.finfo(penalty.weight.dtype).max / 2:
-            raise ValueError(
-                f"step and floor must be numbers of λ's dtype, {penalty.weight.dtype}; got {step}, {floor}"
-            )
+        if (dtype := _dtype(penalty.weight)) is not None and max(step, floor) > torch.finfo(dtype).max / 2:
+            raise ValueError(f"step and floor must be numbers of λ's dtype, {dtype}; got {step} and {floor}")
         if rule == "multiplicative" and floor == 0:
             raise ValueError("the multiplicative rule cannot leave 0: give a floor above 0, for example floor=1e-4")
         self.penalty, self.target, self.size, self.measure = penalty, target, step, measure
@@ -164,6 +162,10 @@ class Discrepancy:
         if set(state) != {"calls"}:
             raise ValueError(f"a control's state must have the key 'calls' alone; got {sorted(state)}")
         self.calls = int(state["calls"])
+
+
+def _dtype(weight: Any) -> torch.dtype | None:
+    return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else None
 
 
 def _finite(value: Any) -> bool:
