@@ -264,3 +264,43 @@ def test_numbers_made_of_parameters_are_those_of_float64(how: str, dtype: torch.
     assert 0 < bounds.lower <= bounds.upper == pytest.approx(bounds.lower, rel=1e-5)
     radius = cl.lipschitz.certify(net, x[:1], net(x[:1]).argmax(1)).radius
     assert float(radius) < 1
+
+
+class Normed(nn.Module):
+    """A weight divided by its norm, by kernels of which torch has several."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        scaled: Tensor = weight / torch.linalg.matrix_norm(weight, 2)
+        return scaled
+
+
+class Cayley(nn.Module):
+    """An orthogonal weight, by a parametrization that works in float32 alone."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        skew, one = weight - weight.T, torch.eye(len(weight), dtype=torch.float32)
+        orthogonal: Tensor = torch.linalg.solve(one + skew, one - skew)
+        return orthogonal
+
+
+@pytest.mark.parametrize("kind", [Normed, Cayley])
+def test_weights_that_are_computed_in_any_way_are_understood(kind: type[nn.Module]) -> None:
+    for seed in range(6):
+        torch.manual_seed(seed)
+        layer = nn.Linear(32, 32, bias=False)
+        nn.utils.parametrize.register_parametrization(layer, "weight", kind())
+        assert upper(nn.Sequential(layer), (32,)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_an_iteration_that_stops_for_a_whole_batch_is_measured() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z = x
+            for _ in range(100):
+                z, before = x + 0.5 * torch.sin(z), z
+                if float((z - before).detach().norm()) < 1e-6:
+                    break
+            return z
+
+    # z = x + sin(z) / 2, of slope 1 / (1 - cos(z) / 2), which is at most 2.
+    assert 1 < cl.lipschitz.lower(Fixed(), torch.rand(16, 3), pairs=8, steps=20).value < 2.001

@@ -201,7 +201,7 @@ def test_weight_of_a_denoiser_is_driven_by_its_constant(tmp_path: Path) -> None:
         ({"target": 0.95}, "target must be given for test_runs:noisy_images, which has no classes; got the default"),
         (
             {"model": "test_runs:doubled"},
-            "the data's dtype, torch.float32; got torch.float64: leave out",
+            "the model must take the data's torch.float32 inputs; on one it raised: .* leave out",
         ),
         ({"model": None}, r"model must be given for data with values of shape \(1, 8, 8\), such as pkg.mod:factory"),
         ({"model": "mlp:64-8-64"}, r"outputs of shape \(64,\), but the data wants \(1, 8, 8\) for each sample"),

@@ -175,14 +175,6 @@ def test_damaged_and_foreign_checkpoints_are_told_apart_without_torchs_own_words
         Run().fit(checkpoint=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("spoilt", [torch.nan, torch.inf])
-def test_data_that_are_not_finite_are_named(spoilt: float) -> None:
-    x, y = blobs().x.clone(), blobs().y
-    x[0, 0] = spoilt
-    with pytest.raises(ValueError, match="x and y of a minibatch must be finite; got NaN or infinite values"):
-        Run().fit(epochs=1, loader=[(x, y)], penalty=None, control=None)
-
-
 def test_data_that_turn_out_not_to_be_finite_are_thought_of() -> None:
     x, y = blobs().x.clone(), blobs().y
     x[0, 0] = torch.nan

@@ -73,9 +73,9 @@ def whole(path: str | Path, *, make: bool = True) -> Iterator[Path]:
 
 def _new(path: Path) -> tuple[int, Path]:
     """Make a temporary file, and lock it as long as it is open, to tell it from one that a killed process left."""
-    while True:
+    for last in (False, False, False, True):  # some disks count no links
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        if not _lock(handle, wait=True) or os.fstat(handle).st_nlink:
+        if not _lock(handle, wait=True) or os.fstat(handle).st_nlink or last:
             break
         os.close(handle)  # it looked stale to somebody before it was locked
     mask = os.umask(0)

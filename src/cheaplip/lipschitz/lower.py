@@ -17,7 +17,7 @@ from cheaplip.lipschitz.effort import effort
 from cheaplip.lipschitz.hops import search
 from cheaplip.lipschitz.jacobian import sharpened
 from cheaplip.lipschitz.region import Ball, Region
-from cheaplip.lipschitz.witness import check_alone, evaluated, measure, pairs_at, plain, widest
+from cheaplip.lipschitz.witness import evaluated, is_steady, measure, pairs_at, plain, widest
 from cheaplip.modes import Model, modules_of
 from cheaplip.norms import Box, Norm, check_norm, per_sample, vector_norm
 from cheaplip.pairs import Pairs, Search, Start
@@ -189,8 +189,8 @@ def _steepest(task: Task, found: dict[str, Tensor], places: Places) -> Bound:
             value, pair, method = worth, other, name
     if value == -math.inf:
         raise ValueError("the model's outputs are NaN or infinite wherever it was tried: check weights and inputs")
-    check_alone(wide, pair[0], pair[1])
-    return Bound(value, method, proven=wide.proven, domain=task.region.name, witness=(pair[0], pair[1]))
+    proven = is_steady(wide, pair[0], pair[1]) and wide.proven
+    return Bound(value, method, proven=proven, domain=task.region.name, witness=(pair[0], pair[1]))
 
 
 def _power_iteration(

@@ -21,8 +21,9 @@ from cheaplip.pairs.steepness import apply, quotient, widen
 # Far above what float64 loses in a forward of a network, far below what anyone reads off a bound: of the quotient, and,
 # in last places of the outputs and of all numbers on the way, of what they lose beside a large offset.
 ROUNDING, PLACES = 1e-9, 64
-# How many last places outputs may change where other samples are in the batch.
-OTHERWISE = 1000
+# How many last places outputs may change where other samples are in the batch; and how much of the difference that is
+# measured, as where a solver stops when all samples are good enough.
+OTHERWISE, ELSEWHERE = 1000, 0.01
 # Numbers beyond this stand for minus infinity, as in a mask of attention.
 MASKED = 1e30
 # Distances of the pairs that are tried, in units of the data's scale. The largest is taken that costs no more than this
@@ -186,11 +187,11 @@ def measure(wide: Wide, u: Tensor, v: Tensor, p_in: Norm, p_out: Norm) -> Measur
     return Measured(quotients, sure if wide.proven else torch.where(finite, quotients, -torch.inf), sure, sizes)
 
 
-def check_alone(wide: Wide, u: Tensor, v: Tensor) -> None:
-    """Raise if the two points of a pair, ``(*input)`` each, go elsewhere one by one than in one batch.
+def is_steady(wide: Wide, u: Tensor, v: Tensor) -> bool:
+    """Tell whether the two points of a pair, ``(*input)`` each, go to the same one by one as in one batch.
 
     Raises:
-        ValueError: then what was measured is no quotient of a function of one sample.
+        ValueError: if they go elsewhere: what was measured is no quotient of a function of one sample.
     """
     points = torch.stack([u, v]).to(wide.dtype)
     with torch.no_grad(), Largest() as largest:
@@ -198,13 +199,17 @@ def check_alone(wide: Wide, u: Tensor, v: Tensor) -> None:
         try:
             alone = torch.cat([widen(apply(wide.function, point.unsqueeze(0))).double() for point in points])
         except ValueError:
-            return  # it does not take single samples
+            return True  # it does not take single samples
     room = OTHERWISE * torch.finfo(wide.dtype).eps * max(largest.value, float(together.abs().max()))
-    if not bool(((alone - together).abs() <= room).all()):
+    moved = (alone - together).abs()
+    if bool((moved <= room).all()):
+        return True
+    if float(torch.linalg.vector_norm(moved)) > ELSEWHERE * float(torch.linalg.vector_norm(together[0] - together[1])):
         raise ValueError(
             "the model must be a function of one sample; at the steepest pair it gave other outputs one by one than in "
             "one batch: it is random, or mixes samples"
         )
+    return False
 
 
 def pairs_at(task: Task, wide: Wide, points: Tensor, directions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from cheaplip.checks import number, whole_number
 from cheaplip.norms import Box, box_tensors
 
-# By how much of its width samples may leave a box, as where both were normalised.
-ROUNDED = 1e-4
+# By how much of its width samples may leave a box, as where both were normalised and the box was rounded.
+ROUNDED = 1e-2
 STARTS = ("noise", "samples", "uniform")
 # Half the data's scale: far enough that a pair sees more than one point's neighbourhood.
 NOISE = 0.5
@@ -45,7 +45,8 @@ def _check_inside(x: Tensor, box: Box | None) -> None:
     if box is None:
         return
     low, high = box_tensors(box, x)
-    room = ROUNDED * (high - low)
+    wide = high - low
+    room = torch.where(wide.isfinite(), max(ROUNDED, 8 * torch.finfo(x.dtype).eps) * wide, 0.0)
     if not bool(((x >= low - room) & (x <= high + room)).all()):
         raise ValueError(
             f"x must keep to the box {box}; got values from {float(x.min()):g} to {float(x.max()):g}: give the box in "

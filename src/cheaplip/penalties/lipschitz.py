@@ -237,7 +237,7 @@ class LipschitzPenalty(nn.Module):
 
     def _apply(self, function: Callable[..., Any], recurse: bool = True) -> LipschitzPenalty:
         super()._apply(function, recurse)  # type: ignore[no-untyped-call]
-        self.weight, self.value = widen(self.weight), widen(self.value)
+        self._buffers["weight"], self._buffers["value"] = widen(self.weight), widen(self.value)  # unchecked
         self.reduced = self.value
         return self
 

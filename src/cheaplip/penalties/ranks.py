@@ -165,7 +165,7 @@ def exchange(
     rank, count = processes()
     like = penalties[0].weight if penalties else torch.as_tensor(mine.loss)
     quotients = [figure for penalty in penalties for figure in (penalty.reduced, penalty.value)]
-    told = (*quotients, *mine, *(penalty.value for penalty in others))
+    told = (*quotients, *mine, *(penalty.value.detach().reshape(()) for penalty in others))
     row = torch.stack([torch.as_tensor(f, dtype=torch.float64, device=like.device) for f in told])
     rows = [torch.empty_like(row) for _ in range(count)]
     dist.all_gather(rows, row.detach())
@@ -178,7 +178,8 @@ def exchange(
     figures = Figures(*(own := table[:, len(quotients) :])[:, : len(mine)].sum(0))
     shares = Figures(*own.T[: len(mine)]).samples / figures.samples
     for penalty, values in zip(others, own.T[len(mine) :], strict=True):
-        penalty.value.copy_(values.max() if getattr(penalty, "largest", False) else (shares * values).sum())
+        whole = values.max() if getattr(penalty, "largest", False) else (shares * values).sum()
+        penalty.value = whole.to(penalty.value).reshape(penalty.value.shape)
     return factors, figures
 
 

@@ -16,7 +16,7 @@ def check_weight(weight: float) -> float:
 
 
 def assign(penalty: nn.Module, name: str, value: Any) -> None:
-    """Set an attribute of a penalty, as its ``__setattr__``: λ may be set by a number, which fills its buffer."""
+    """Set an attribute of a penalty, as its ``__setattr__``: λ may be set by a number, which becomes a tensor."""
     weight = penalty.__dict__.get("_buffers", {}).get("weight") if name == "weight" else None
     if weight is not None:
         if not isinstance(value, Tensor):

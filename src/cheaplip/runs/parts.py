@@ -115,16 +115,17 @@ def assemble(settings: TrainSettings, data: Data, device: torch.device) -> Parts
 
 
 def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    other = {str(p.dtype) for p in model.parameters() if p.is_floating_point() and p.dtype != x.dtype}
-    if other:
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            shape = model.eval()(x).shape
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"the model must have weights of the data's dtype, {x.dtype}; got {', '.join(sorted(other))}: leave out "
-            ".double() or .half()"
-        )
+            f"the model must take the data's {x.dtype} inputs; on one it raised: {reason}: leave out .double() or "
+            ".half()"
+        ) from error
     if not y.is_floating_point():
         return
-    with torch.no_grad():
-        shape = model.eval()(x).shape
     if shape != y.shape:
         raise ValueError(
             f"the model gives outputs of shape {tuple(shape[1:])}, but the data wants {tuple(y.shape[1:])} for each "
@@ -135,7 +136,7 @@ def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> None:
 def _control(penalty: Any, settings: TrainSettings, data: Data) -> Discrepancy:
     control = settings.control
     measure = "value" if control.measure == "value" else "loss" if data.classes is None else "accuracy"
-    if measure == "loss" and settings.target == TrainSettings.target:
+    if measure == "loss" and settings.target == TrainSettings.target and not settings.resume:
         raise ValueError(
             f"target must be given for {data.name}, which has no classes; got the default, {settings.target:g}, which "
             "is an accuracy: give the loss to hold, or null for a λ that stays"

@@ -112,8 +112,6 @@ def check_batch(batch: Any) -> None:
         raise TypeError(f"the loader must give pairs of tensors (x, y); got {_named(x)} and {_named(y)}")
     if x.is_meta or y.is_meta:
         raise ValueError("x and y of a minibatch must hold numbers; got a tensor on the device meta, which has none")
-    if not (bool(x.isfinite().all()) and bool(y.isfinite().all())):
-        raise ValueError("x and y of a minibatch must be finite; got NaN or infinite values: remove those samples")
     if not x.dim() or not y.dim() or len(x) != len(y):
         raise ValueError(
             f"x and y of a minibatch must have as many rows; got shapes {tuple(x.shape)} and {tuple(y.shape)}"

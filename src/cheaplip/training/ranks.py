@@ -60,7 +60,7 @@ class Ranks:
     def agree(self, penalties: Sequence[Any], terms: Sequence[Tensor], mine: Figures) -> tuple[list[Tensor], Figures]:
         """Return the terms, each times this process's share, and the figures of all processes."""
         pairs = [p for p in penalties if isinstance(p, LipschitzPenalty)]
-        others = [p for p in penalties if needs_batch(p) and isinstance(getattr(p, "value", None), Tensor)]
+        others = [p for p in penalties if needs_batch(p) and _is_number(getattr(p, "value", None))]
         factors, figures = exchange(pairs, mine, self.gradient, others)
         by_penalty = dict(zip(map(id, pairs), factors, strict=True))
         shared = zip(penalties, terms, strict=True)
@@ -90,6 +90,10 @@ class Ranks:
         rows = [torch.empty_like(padded) for _ in range(self.count)]
         dist.all_gather(rows, padded)
         return [bytes(row[:size].cpu().numpy()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1
 
 
 def default_fabric(model: nn.Module) -> Fabric:

@@ -170,8 +170,8 @@ class _Reader:
         layer = self.run.layer(n)
         if n.args != (source,) or n.kwargs:
             raise ValueError("it needs one input and no other arguments")
-        if is_parametrized(layer):  # its weight is computed: in float64, as by a search
-            layer = copy.deepcopy(layer).cpu().double()
+        if is_parametrized(layer):
+            layer = _widened(layer)
         rule = RULES[type_before_parametrizations(layer)](layer, self.shapes[source])
         return Node(name, kind, shape, (self.places[source],), (rule,))
 
@@ -198,6 +198,17 @@ class _Reader:
         if rule is None:
             raise _UnknownError(UNKNOWN)
         return Node(n.name, name, shape, (self.places[source],), (rule,))
+
+
+def _widened(layer: Any) -> Any:
+    """Return a layer whose weights are computed, with those of float64, as in a search; as it is if it takes none."""
+    try:
+        wide = copy.deepcopy(layer).cpu().double()
+        for name in wide.parametrizations:
+            getattr(wide, name)
+    except (TypeError, ValueError, RuntimeError):
+        return layer
+    return wide
 
 
 @final

@@ -49,8 +49,8 @@ RULES: dict[type[nn.Module], RuleOf] = {
 }
 if hasattr(nn, "RMSNorm"):  # since torch 2.4
     RULES[nn.RMSNorm] = whole.rms_norm
-# As torch has them: a class may be patched as a whole.
-FORWARDS = {kind: kind.forward for kind in RULES}
+# Whose rules are ours, and hold for torch's own forward.
+OURS = set(RULES)
 
 
 def register(kind: type[nn.Module]) -> Callable[[Constant], Constant]:
@@ -86,7 +86,7 @@ def register(kind: type[nn.Module]) -> Callable[[Constant], Constant]:
             return Rule(lambda p: _checked(constant(layer, shape, p)), function=None)
 
         RULES[kind] = rule
-        FORWARDS.pop(kind, None)
+        OURS.discard(kind)
         return constant
 
     return remember

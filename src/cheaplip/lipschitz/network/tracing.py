@@ -11,13 +11,17 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import module as of_torch
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from cheaplip.lipschitz.network.registry import FORWARDS, RULES
+from cheaplip.lipschitz.network.registry import OURS, RULES
 from cheaplip.modes import Model, unwrap
 
 REMEDY = (
     "put it in a module of your own and tell its constant by @cheaplip.lipschitz.register, or use lower(...), which "
     "takes any model"
 )
+
+
+# Where the forwards of torch's layers are written; a class may be patched as a whole.
+_TORCHS = nn.Module.train.__code__.co_filename.removesuffix("module.py")
 
 
 def trace(root: Root) -> fx.Graph:
@@ -63,7 +67,8 @@ def _check_plain(name: str, module: nn.Module) -> None:
             "weight_norm and spectral_norm of torch.nn.utils.parametrizations do without"
         )
     kind = type_before_parametrizations(module)
-    if kind in FORWARDS and type(module).forward is not FORWARDS[kind]:
+    code = getattr(type(module).forward, "__code__", None)
+    if kind in OURS and (code is None or not code.co_filename.startswith(_TORCHS)):
         raise TypeError(f"{called} has another forward than torch's, which is not understood: {REMEDY}")
     own = [entry for entry in vars(module) if callable(getattr(type(module), entry, None))]
     if own:
@@ -142,7 +147,7 @@ def untouched(root: Root) -> Iterator[None]:
 def check_finite(layer: nn.Module) -> None:
     """Raise where a layer's weights are not finite, or one of torch's has complex ones."""
     made = [tensor for name in ("weight", "bias") if isinstance(tensor := getattr(layer, name, None), Tensor)]
-    real = type_before_parametrizations(layer) in FORWARDS
+    real = type_before_parametrizations(layer) in OURS
     for tensor in [*layer.parameters(), *layer.buffers(), *made]:
         if (real and tensor.is_complex()) or not bool(torch.isfinite(tensor).all()):
             raise ValueError("it must have finite real weights; got NaN, infinite or complex ones")
