@@ -138,7 +138,7 @@ def draw(rows: dict[str, Row], clean: Tensor, given: Tensor) -> Figure:
 def main() -> None:
     """Train three denoisers, print the table, save the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="digits", help="digits, mnist or fashion-mnist")
+    parser.add_argument("--data", default="digits", choices=("digits", "mnist", "fashion-mnist"))
     parser.add_argument("--sigma", type=float, default=0.1, help="deviation of the noise; images lie in [0, 1]")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--images", type=int, default=12_000, help="training images, at most")
@@ -146,6 +146,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/denoiser"), help="folder of the picture")
     arguments = parser.parse_args()
+    if not arguments.sigma > 0 or min(arguments.epochs, arguments.images, arguments.width) < 1:
+        parser.error("sigma must be above 0, and epochs, images and width at least 1")
     data = load(arguments.data, seed=arguments.seed)
     x, clean = data.train.x[: arguments.images], data.test.x[:500]
     given, rows = noisy(clean, arguments.sigma, 2), {}

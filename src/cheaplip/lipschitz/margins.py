@@ -60,8 +60,8 @@ def by_pair(problem: Problem, method: str, deadline: float) -> tuple[Tensor, str
     before = 1.0
     if start:
         before = bounded(problem, "auto", time.monotonic() + max(0.0, deadline - time.monotonic()) / 4, start)[0]
-    if tight and problem.product.p == 2 and in_range(problem.sectors(start, end)):
-        found, how = _by_sectors(problem.sectors(start, end), method, deadline)
+    if tight and problem.product.p == 2 and in_range(sectors := problem.sectors(start, end)):
+        found, how = _by_sectors(sectors, method, deadline)
     elif is_dense(problem.graph, start, end, 0):
         found, how = _by_rows(problem, start, end), "rows of the last layer"
     else:
